@@ -1,0 +1,128 @@
+"""`BaseLayer`: a module with parameters, remat, activation tags and sharding constraints."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+from trellax.config import Config, DType
+from trellax.layers.base.initializers import Initializer, VarianceScalingInitializer
+from trellax.layers.base.specs import ParameterSpec
+from trellax.layers.module import InvocationContext, Module, fold_in_name, functional, structural
+from trellax.parallel import RematPolicy, constrain, tag
+
+
+class BaseLayer(Module):
+    """A module that declares parameters."""
+
+    class Config(Module.Config):
+        """
+        Fields:
+            param_dtype: type that parameters are stored in.
+            initializer: how weights start, unless a layer says otherwise for one of its own.
+            remat: what of this layer's activations is kept for the backward pass; None keeps all.
+        """
+
+        param_dtype: DType = "float32"
+        initializer: Initializer.Config = VarianceScalingInitializer.default_config()
+        remat: RematPolicy.Config | None = None
+
+    # ---- parameters and state -------------------------------------------------------------------
+
+    @structural
+    def parameter_specs(self) -> dict[str, ParameterSpec]:
+        """Returns the specs of the layer's own parameters (not its children's)."""
+        return {}
+
+    @structural
+    def all_parameter_specs(self) -> dict[str, Any]:
+        """Returns the tree of specs of this layer and everything below."""
+        specs: dict[str, Any] = dict(self.parameter_specs())
+        for name, child in self.children.items():
+            below = child.all_parameter_specs()  # type: ignore[attr-defined]
+            if below:
+                specs[name] = below
+        return specs
+
+    @structural
+    def init(self, prng_key: jax.Array) -> dict[str, Any]:
+        """Returns first values for the whole parameter tree.
+
+        Each key is derived from names, so an added layer changes no other layer's values.
+        """
+        params: dict[str, Any] = {
+            name: spec.init(fold_in_name(prng_key, name))
+            for name, spec in self.parameter_specs().items()
+        }
+        for name, child in self.children.items():
+            below = child.init(fold_in_name(prng_key, name))  # type: ignore[attr-defined]
+            if below:
+                params[name] = below
+        return params
+
+    @structural
+    def init_state(self, *, batch_size: int, max_length: int) -> dict[str, Any]:
+        """Returns the mutable state for decoding (caches), {} where a layer has none.
+
+        Args:
+            batch_size: number of sequences that are decoded together.
+            max_length: tokens that a sequence may grow to.
+        """
+        state: dict[str, Any] = {}
+        for name, child in self.children.items():
+            below = child.init_state(batch_size=batch_size, max_length=max_length)
+            if below:
+                state[name] = below
+        return state
+
+    # ---- activations ----------------------------------------------------------------------------
+
+    @structural
+    def tag(self, x: jax.Array, name: str) -> jax.Array:
+        """Names an activation, so that remat policies can save, offload or recompute it."""
+        return tag(x, name)
+
+    @structural
+    def constrain(self, x: jax.Array, logical_axes: tuple[str | None, ...]) -> jax.Array:
+        """States the logical axes of an activation; sharding rules decide what that means."""
+        return constrain(x, logical_axes)
+
+    def _invoke(
+        self, method: Callable[..., Any], context: InvocationContext, args: Any, kwargs: Any
+    ) -> Any:
+        if self.cfg.remat is None or not context.is_training or method.__name__ != "forward":
+            return method(self, *args, **kwargs)
+        return self._rematerialized(method, context, args, kwargs)
+
+    def _rematerialized(
+        self, method: Callable[..., Any], context: InvocationContext, args: Any, kwargs: Any
+    ) -> Any:
+        leaves, treedef = jax.tree.flatten((args, kwargs))
+        is_array = [isinstance(x, jax.Array) for x in leaves]
+        arrays = [x for x, dynamic in zip(leaves, is_array) if dynamic]
+        key = context.prng_key()
+
+        def pure(params: Any, state: Any, key: Any, arrays: list[jax.Array]) -> Any:
+            values = iter(arrays)
+            filled = [next(values) if dyn else x for x, dyn in zip(leaves, is_array)]
+            inner_args, inner_kwargs = jax.tree.unflatten(treedef, filled)
+            return functional(
+                self,
+                params=params,
+                args=inner_args,
+                kwargs=inner_kwargs,
+                state=state,
+                prng_key=key,
+                is_training=True,
+                method=method.__name__,
+            )
+
+        policy = self.cfg.remat.instantiate().policy()
+        checkpointed = jax.checkpoint(pure, policy=policy, prevent_cse=self._prevent_cse)
+        result, context.outputs = checkpointed(context.params, context.state, key, arrays)
+        return result
+
+    # Inside a scan the loop itself keeps XLA from merging the recomputation away.
+    _prevent_cse = True

@@ -1,0 +1,18 @@
+"""Modules, the contexts their calls run in, and the pure function that bridges them to JAX."""
+
+from trellax.layers.module.context import InvocationContext, current_context, fold_in_name
+from trellax.layers.module.functional import functional
+from trellax.layers.module.module import Module, structural
+from trellax.layers.module.outputs import OutputCollection, WeightedScalar, total_loss
+
+__all__ = [
+    "InvocationContext",
+    "Module",
+    "OutputCollection",
+    "WeightedScalar",
+    "current_context",
+    "fold_in_name",
+    "functional",
+    "structural",
+    "total_loss",
+]

@@ -1,0 +1,55 @@
+"""The one bridge to JAX: a module call as a pure function of arrays.
+
+    output, collection = functional(model, params=params, args=(batch,), is_training=True)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+
+from trellax.layers.module.context import InvocationContext, current_context, entered
+from trellax.layers.module.module import Module
+from trellax.layers.module.outputs import OutputCollection
+
+
+def functional(
+    module: Module,
+    *,
+    params: dict[str, Any],
+    args: Sequence[Any] = (),
+    kwargs: Mapping[str, Any] | None = None,
+    state: dict[str, Any] | None = None,
+    prng_key: jax.Array | None = None,
+    is_training: bool,
+    method: str = "forward",
+) -> tuple[Any, OutputCollection]:
+    """Calls `module.method(*args, **kwargs)` with everything it depends on given explicitly.
+
+    Args:
+        module: the root of the call, or (inside another call) a layer that is run in a scan.
+        params: the module's parameter tree.
+        args: positional inputs.
+        kwargs: named inputs.
+        state: the module's mutable state tree, None if the call carries none.
+        prng_key: root of all randomness; None if nothing random happens.
+        is_training: whether dropout, remat and the like are on.
+        method: name of a public method.
+
+    Returns:
+        (result, what the modules of the call added).
+    """
+    context = InvocationContext(
+        module=module,
+        params=params,
+        state=state,
+        is_training=is_training,
+        parent=current_context(),  # So that a layer in a scan still finds shared modules.
+        key=prng_key,
+        name=module.name,
+    )
+    with entered(context):
+        result = getattr(module, method)(*args, **(kwargs or {}))
+    return result, context.outputs

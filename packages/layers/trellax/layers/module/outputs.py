@@ -1,0 +1,57 @@
+"""What a call leaves behind besides its result: summaries, outputs, state updates, losses.
+
+Each is a tree keyed by child names, so that a parent never has to know what its children add.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import jax
+
+Tree = dict[str, Any]
+
+
+class WeightedScalar(NamedTuple):
+    """A mean with the weight (number of targets, examples) that it was taken over.
+
+    Both are float32 scalars. Means over microbatches, batches and hosts weigh by it.
+    """
+
+    mean: jax.Array
+    weight: jax.Array
+
+
+@dataclasses.dataclass
+class OutputCollection:
+    """Trees of what the modules of one call added, keyed by child names.
+
+    Attributes:
+        summaries: scalars or `WeightedScalar`s to be logged.
+        module_outputs: arrays that tests or probes ask for.
+        state_updates: new values of entries of the module state, at the same paths.
+        losses: auxiliary loss terms, float32 scalars, already scaled.
+    """
+
+    summaries: Tree = dataclasses.field(default_factory=dict)
+    module_outputs: Tree = dataclasses.field(default_factory=dict)
+    state_updates: Tree = dataclasses.field(default_factory=dict)
+    losses: Tree = dataclasses.field(default_factory=dict)
+
+    def adopt(self, name: str, child: OutputCollection) -> None:
+        """Takes the non-empty trees of a child's call in, under its name."""
+        for field in FIELDS:
+            tree = getattr(child, field)
+            if tree:
+                getattr(self, field)[name] = tree
+
+
+FIELDS = tuple(f.name for f in dataclasses.fields(OutputCollection))
+
+jax.tree_util.register_dataclass(OutputCollection, data_fields=list(FIELDS), meta_fields=[])
+
+
+def total_loss(collection: OutputCollection) -> jax.Array | float:
+    """Returns the sum of all auxiliary losses (0.0 if there are none)."""
+    return sum((x.sum() for x in jax.tree.leaves(collection.losses)), 0.0)
