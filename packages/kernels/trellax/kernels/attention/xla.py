@@ -1,0 +1,76 @@
+"""Reference attention: two einsums and a float32 softmax, for every platform and every option.
+
+Axes: B batch, S query sequence, T key sequence, N heads, K kv heads, G query heads a kv head (N = K·G),
+H head dim. Keys and values are never repeated: the query's heads are split into [K, G] instead.
+
+The softmax is divided out *after* the second einsum, on [S, H] numbers rather than [S, T]
+(2205.14135, section 3.1). A query without any key gets zeros.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from trellax.kernels.attention.call import AttentionCall
+
+LOWEST_MAX = -1e30
+"""Floor of a row's maximum: keeps exp(-inf - max) at 0 for a query without any key."""
+
+
+def group_heads(q_BSNH: Array, num_kv_heads: int) -> Float[Array, "B S K G H"]:
+    B, S, N, H = q_BSNH.shape
+    return q_BSNH.reshape(B, S, num_kv_heads, N // num_kv_heads, H)
+
+
+def group_scores(x_BNST: Array, num_kv_heads: int) -> Float[Array, "B K G S T"]:
+    """Splits the heads of a bias or mask, which may have one head only."""
+    B, N, S, T = x_BNST.shape
+    heads = (1, 1) if N == 1 else (num_kv_heads, N // num_kv_heads)
+    return x_BNST.reshape(B, *heads, S, T)
+
+
+def masked_scores(
+    q_BSKGH: Array,
+    k_BTKH: Array,
+    *,
+    scale: float,
+    soft_cap: float | None,
+    bias_BKGST: Array | None,
+    mask_BKGST: Bool[Array, "#B #K #G S T"] | None,
+) -> Float[Array, "B K G S T"]:
+    """Scaled, capped (Gemma 2, 2408.00118, section 2), biased and masked scores, float32."""
+    s_BKGST = jnp.einsum("BSKGH,BTKH->BKGST", q_BSKGH, k_BTKH, preferred_element_type=jnp.float32)
+    s_BKGST *= scale
+    if soft_cap is not None:
+        s_BKGST = soft_cap * jnp.tanh(s_BKGST / soft_cap)
+    if bias_BKGST is not None:
+        s_BKGST += bias_BKGST.astype(jnp.float32)
+    if mask_BKGST is not None:
+        s_BKGST = jnp.where(mask_BKGST, s_BKGST, -jnp.inf)
+    return s_BKGST
+
+
+def run(call: AttentionCall) -> Float[Array, "B S N H"]:
+    K = call.k_BTKH.shape[2]
+    mask_BNST, bias_BNST = call.dense_mask(), call.bias_BNST()
+    s_BKGST = masked_scores(
+        group_heads(call.q_BSNH, K),
+        call.k_BTKH,
+        scale=call.scale,
+        soft_cap=call.soft_cap,
+        bias_BKGST=None if bias_BNST is None else group_scores(bias_BNST, K),
+        mask_BKGST=None if mask_BNST is None else group_scores(mask_BNST, K),
+    )
+    max_BKGS1 = jnp.maximum(s_BKGST.max(axis=-1, keepdims=True), LOWEST_MAX)
+    p_BKGST = jnp.exp(s_BKGST - jax.lax.stop_gradient(max_BKGS1))
+    sum_BSKG1 = p_BKGST.sum(axis=-1).transpose(0, 3, 1, 2)[..., None]
+    o_BSKGH = jnp.einsum(
+        "BKGST,BTKH->BSKGH",
+        p_BKGST.astype(call.v_BTKH.dtype),
+        call.v_BTKH,
+        preferred_element_type=jnp.float32,
+    )
+    o_BSKGH /= jnp.maximum(sum_BSKG1, jnp.finfo(jnp.float32).tiny)
+    return o_BSKGH.astype(call.q_BSNH.dtype).reshape(call.q_BSNH.shape)

@@ -1,0 +1,57 @@
+"""The grouped matrix product: its signature, and which implementation serves which call.
+
+    out_MN = grouped_matmul(lhs_MK, rhs_GKN, group_sizes_G)
+
+Axes: M rows, K contracted, N columns, G groups.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from jaxtyping import Array, Float, Int
+
+from trellax.kernels import dispatch
+from trellax.kernels.grouped_matmul import dense, ragged_dot
+from trellax.kernels.grouped_matmul.call import make_call
+
+IMPLEMENTATIONS = (
+    dispatch.Implementation("ragged_dot", ragged_dot.run, dispatch.always),
+    dispatch.Implementation("dense", dense.run, dispatch.always),
+)
+
+
+def grouped_matmul(
+    lhs: Float[Array, "M K"],
+    rhs: Float[Array, "G K N"],
+    group_sizes: Int[Array, " G"],
+    *,
+    implementation: dispatch.Requested = None,
+) -> Float[Array, "M N"]:
+    """Multiplies consecutive groups of rows with one matrix each (MegaBlocks, 2211.15841, section 3).
+
+    Args:
+        lhs: rows, sorted by group: the first `group_sizes[0]` belong to group 0, and so on.
+        rhs: one matrix a group, in the dtype of `lhs`.
+        group_sizes: rows of each group; zero is allowed, the sum is at most M.
+        implementation: None for the best that supports the call; a name of `IMPLEMENTATIONS` that must;
+            or names, tried in order.
+
+    Returns:
+        Products in the dtype of `lhs`, summed in float32; rows past the last group are zeros.
+
+    Raises:
+        ValueError: shapes or dtypes do not fit, or a name is unknown.
+        UnsupportedError: no requested implementation supports the call; it lists every reason.
+    """
+    call = make_call(lhs, rhs, group_sizes)
+    choice = dispatch.choose("grouped_matmul", IMPLEMENTATIONS, requested=implementation, call=call)
+    return choice.implementation.run(call)
+
+
+def explain(
+    lhs: Any, rhs: Any, group_sizes: Any, *, implementation: dispatch.Requested = None
+) -> dispatch.Choice:
+    """Tells which implementation `grouped_matmul` would take and why not the others."""
+    call = make_call(lhs, rhs, group_sizes)
+    return dispatch.choose("grouped_matmul", IMPLEMENTATIONS, requested=implementation, call=call)
