@@ -1,0 +1,50 @@
+"""Where arrays lie: rules from logical to mesh axes, shardings of trees, constraints in layers.
+
+from trellax.parallel.sharding import constrain, fsdp_tensor_rules, sharding_scope, shardings_for
+"""
+
+from trellax.parallel.sharding.axis_rules import (
+    LogicalAxes,
+    LogicalAxisRules,
+    OmittedAxis,
+    SpecReport,
+)
+from trellax.parallel.sharding.placement import (
+    ArraySpec,
+    explain_shardings,
+    named_sharding,
+    shardings_for,
+)
+from trellax.parallel.sharding.rule_sets import (
+    ACTIVATION_AXES,
+    PARAMETER_AXES,
+    fsdp_rules,
+    fsdp_tensor_rules,
+    replicated_rules,
+)
+from trellax.parallel.sharding.scope import (
+    ShardingScope,
+    constrain,
+    current_scope,
+    sharding_scope,
+)
+
+__all__ = [
+    "ACTIVATION_AXES",
+    "PARAMETER_AXES",
+    "ArraySpec",
+    "LogicalAxes",
+    "LogicalAxisRules",
+    "OmittedAxis",
+    "ShardingScope",
+    "SpecReport",
+    "constrain",
+    "current_scope",
+    "explain_shardings",
+    "fsdp_rules",
+    "fsdp_tensor_rules",
+    "named_sharding",
+    "replicated_rules",
+    "sharding_scope",
+    "shardings_for",
+]

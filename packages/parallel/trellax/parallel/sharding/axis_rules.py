@@ -1,0 +1,164 @@
+"""Rules that map the logical axes of arrays to mesh axes.
+
+    rules = LogicalAxisRules(rules={"embed": "fsdp", "mlp": "model", "batch": ("data", "fsdp")})
+    rules.spec(("embed", "mlp"))  # PartitionSpec("fsdp", "model")
+
+A *logical axis* is what a layer calls a dimension of its array ("embed"); a *mesh axis* is one of
+`MESH_AXES`. A logical axis maps to one mesh axis, to several (split by all, outermost first) or to
+None (each device holds all of it). In an array's axes None stands for a dimension that is never
+split. `rule_sets.py` has the names in use.
+
+Not every dimension can be split as its rule says. A mesh axis is left out of a spec where
+- *collision*: a dimension further left already uses it (an array is split by an axis only once), or
+- *indivisible*: it would not split the dimension evenly.
+`explain_spec` names each one left out. Nothing is left out silently for parameters: a collision is
+an error there (`shardings_for`), and indivisible ones are in `explain_shardings`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Literal
+
+from trellax.config import Config, did_you_mean
+from trellax.parallel.mesh import MESH_AXES
+
+if TYPE_CHECKING:
+    import jax
+
+LogicalAxes = Sequence[str | None]
+"""One name, or None, for each dimension of an array."""
+
+
+@dataclasses.dataclass(frozen=True)
+class OmittedAxis:
+    """A mesh axis that a rule asks for and a spec leaves out."""
+
+    dim: int
+    logical_axis: str
+    mesh_axis: str
+    kind: Literal["collision", "indivisible"]
+    reason: str
+
+    def __str__(self) -> str:
+        return f"dim {self.dim} ({self.logical_axis}) is not split over {self.mesh_axis}: {self.reason}"
+
+
+@dataclasses.dataclass(frozen=True)
+class SpecReport:
+    """The mesh axes that split each dimension of an array, and those left out."""
+
+    mesh_axes: tuple[tuple[str, ...], ...]
+    omitted: tuple[OmittedAxis, ...]
+
+    def partition_spec(self) -> jax.sharding.PartitionSpec:
+        """Returns the spec in JAX's form: a name, a tuple of names, or None for each dimension."""
+        import jax
+
+        entries = [axes[0] if len(axes) == 1 else axes or None for axes in self.mesh_axes]
+        return jax.sharding.PartitionSpec(*entries)
+
+    def __str__(self) -> str:
+        spec = ", ".join("+".join(axes) or "-" for axes in self.mesh_axes)
+        return "; ".join([f"({spec})", *map(str, self.omitted)])
+
+
+class LogicalAxisRules(Config):
+    """Which mesh axes split each logical axis: a parallelism plan as data."""
+
+    rules: dict[str, str | tuple[str, ...] | None] = {}
+
+    def check(self) -> None:
+        for logical_axis, mesh_axes in self.rules.items():
+            named = _as_tuple(mesh_axes)
+            for axis in named:
+                if axis not in MESH_AXES:
+                    near = did_you_mean(axis, MESH_AXES)
+                    raise ValueError(
+                        f"rules[{logical_axis!r}]: {axis!r} is no mesh axis.{near} "
+                        f"Mesh axes: {', '.join(MESH_AXES)}."
+                    )
+            if len(set(named)) != len(named):
+                raise ValueError(f"rules[{logical_axis!r}]: {mesh_axes!r} names an axis twice.")
+
+    def override(self, **rules: str | tuple[str, ...] | None) -> LogicalAxisRules:
+        """Returns a copy with some logical axes mapped differently, or new ones added."""
+        return self.clone(rules={**self.rules, **rules})
+
+    def mesh_axes(self, logical_axis: str | None) -> tuple[str, ...]:
+        """Returns the mesh axes that the rules give one logical axis.
+
+        Raises:
+            ValueError: if no rule names it; tells near names.
+        """
+        if logical_axis is None:
+            return ()
+        if logical_axis not in self.rules:
+            raise ValueError(
+                f"No rule for logical axis {logical_axis!r}.{did_you_mean(logical_axis, self.rules)} "
+                f"Rules: {', '.join(self.rules) or 'none'}; map it to None to leave it whole."
+            )
+        return _as_tuple(self.rules[logical_axis])
+
+    def spec(
+        self,
+        axes: LogicalAxes,
+        *,
+        shape: Sequence[int] | None = None,
+        axis_sizes: Mapping[str, int] | None = None,
+    ) -> jax.sharding.PartitionSpec:
+        """Returns the partition spec of an array with these logical axes.
+
+        Args:
+            axes: one logical axis (or None) for each dimension.
+            shape: the array's shape; with `axis_sizes`, axes that do not divide it are left out.
+            axis_sizes: size of each mesh axis, `mesh.shape`; axes of size 1 are left out.
+
+        Raises:
+            ValueError: for an unknown logical axis, or if `shape` has another number of dimensions.
+        """
+        return self.explain_spec(axes, shape=shape, axis_sizes=axis_sizes).partition_spec()
+
+    def explain_spec(
+        self,
+        axes: LogicalAxes,
+        *,
+        shape: Sequence[int] | None = None,
+        axis_sizes: Mapping[str, int] | None = None,
+    ) -> SpecReport:
+        """Returns the spec with the mesh axes that were left out of it; arguments as `spec`."""
+        if shape is not None and len(shape) != len(axes):
+            raise ValueError(
+                f"{len(axes)} logical axes {tuple(axes)} for {len(shape)} dimensions of shape "
+                f"{tuple(shape)}; name each dimension once."
+            )
+        used: dict[str, str] = {}
+        omitted: list[OmittedAxis] = []
+        per_dim = []
+        for dim, logical_axis in enumerate(axes):
+            kept: list[str] = []
+            num_parts = 1
+            for axis in self.mesh_axes(logical_axis):
+                assert logical_axis is not None  # None has no mesh axes.
+                size = axis_sizes[axis] if axis_sizes is not None else None
+                if size == 1:
+                    continue
+                if axis in used:
+                    why = f"{used[axis]} uses it already"
+                    omitted.append(OmittedAxis(dim, logical_axis, axis, "collision", why))
+                elif shape is not None and size is not None and shape[dim] % (num_parts * size):
+                    why = f"{shape[dim]} is no multiple of {num_parts * size}"
+                    omitted.append(OmittedAxis(dim, logical_axis, axis, "indivisible", why))
+                else:
+                    used[axis] = logical_axis
+                    kept.append(axis)
+                    num_parts *= size or 1
+            per_dim.append(tuple(kept))
+        return SpecReport(tuple(per_dim), tuple(omitted))
+
+
+def _as_tuple(mesh_axes: str | tuple[str, ...] | None) -> tuple[str, ...]:
+    if mesh_axes is None:
+        return ()
+    return (mesh_axes,) if isinstance(mesh_axes, str) else mesh_axes

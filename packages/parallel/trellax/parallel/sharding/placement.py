@@ -1,0 +1,108 @@
+"""From rules and a mesh to the sharding of each array.
+
+    shardings = shardings_for(model.all_parameter_specs(), mesh=mesh, rules=rules)
+
+A *spec* here is any object with `.shape` and `.logical_axes`, such as a layer's `ParameterSpec`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+from trellax.parallel.sharding.axis_rules import LogicalAxes, LogicalAxisRules
+
+if TYPE_CHECKING:
+    import jax
+
+
+@runtime_checkable
+class ArraySpec(Protocol):
+    """The shape of an array and the logical axis of each of its dimensions."""
+
+    @property
+    def shape(self) -> Sequence[int]: ...
+
+    @property
+    def logical_axes(self) -> LogicalAxes: ...
+
+
+def named_sharding(
+    axes: LogicalAxes,
+    *,
+    mesh: jax.sharding.Mesh,
+    rules: LogicalAxisRules,
+    shape: Sequence[int] | None = None,
+) -> jax.sharding.NamedSharding:
+    """Returns how an array with these logical axes lies on the mesh.
+
+    Args:
+        axes: one logical axis (or None) for each dimension.
+        mesh: the devices.
+        rules: which mesh axes split each logical axis.
+        shape: the array's shape; without it the dimensions are taken to divide evenly.
+    """
+    import jax
+
+    spec = rules.spec(axes, shape=shape, axis_sizes=mesh.shape)
+    return jax.sharding.NamedSharding(mesh, spec)
+
+
+def shardings_for(specs: Any, *, mesh: jax.sharding.Mesh, rules: LogicalAxisRules) -> Any:
+    """Returns the tree of shardings of a tree of parameters.
+
+    Args:
+        specs: tree (dicts, lists, ...) whose leaves are `ArraySpec`s.
+        mesh: the devices.
+        rules: which mesh axes split each logical axis.
+
+    Raises:
+        ValueError: naming the parameter, if two of its dimensions ask for one mesh axis (whatever
+            the mesh's sizes, so that a plan fails on a laptop and not on the cluster).
+    """
+
+    def sharding(path: str, spec: ArraySpec) -> jax.sharding.NamedSharding:
+        _refuse_collisions(path, spec, rules)
+        return named_sharding(spec.logical_axes, mesh=mesh, rules=rules, shape=spec.shape)
+
+    return _map_specs(sharding, specs)
+
+
+def explain_shardings(
+    specs: Any, *, mesh: jax.sharding.Mesh, rules: LogicalAxisRules
+) -> dict[str, str]:
+    """Returns {path: spec and why it leaves out what it leaves out} of a tree of `ArraySpec`s."""
+    lines: dict[str, str] = {}
+
+    def explain(path: str, spec: ArraySpec) -> None:
+        report = rules.explain_spec(spec.logical_axes, shape=spec.shape, axis_sizes=mesh.shape)
+        lines[path] = str(report)
+
+    _map_specs(explain, specs)
+    return lines
+
+
+def _refuse_collisions(path: str, spec: ArraySpec, rules: LogicalAxisRules) -> None:
+    try:
+        report = rules.explain_spec(spec.logical_axes, shape=spec.shape)
+    except ValueError as e:
+        raise ValueError(f"{path}: {e}") from e
+    collisions = [str(o) for o in report.omitted if o.kind == "collision"]
+    if collisions:
+        raise ValueError(
+            f"{path}: axes {tuple(spec.logical_axes)} collide: {'; '.join(collisions)}. "
+            f"Map one of them to another mesh axis or to None, or name one None in the parameter."
+        )
+
+
+def _map_specs(fn: Callable[[str, ArraySpec], Any], specs: Any) -> Any:
+    import jax
+
+    def visit(key_path: Any, spec: Any) -> Any:
+        path = jax.tree_util.keystr(key_path, simple=True, separator=".")
+        if not isinstance(spec, ArraySpec):
+            raise ValueError(f"{path}: a {type(spec).__qualname__} has no shape and logical_axes.")
+        return fn(path, spec)
+
+    is_spec = lambda leaf: isinstance(leaf, ArraySpec)  # noqa: E731
+    return jax.tree_util.tree_map_with_path(visit, specs, is_leaf=is_spec)
