@@ -7,10 +7,10 @@ from typing import Any
 
 import jax
 
-from trellax.config import Config, DType
+from trellax.config import DType
 from trellax.layers.base.initializers import Initializer, VarianceScalingInitializer
 from trellax.layers.base.specs import ParameterSpec
-from trellax.layers.module import InvocationContext, Module, fold_in_name, functional, structural
+from trellax.layers.module import InvocationContext, Module, entered, fold_in_name, structural
 from trellax.parallel import RematPolicy, constrain, tag
 
 
@@ -41,6 +41,7 @@ class BaseLayer(Module):
         """Returns the tree of specs of this layer and everything below."""
         specs: dict[str, Any] = dict(self.parameter_specs())
         for name, child in self.children.items():
+            assert name not in specs, f"{self.path()}: {name!r} is a child and a parameter."
             below = child.all_parameter_specs()  # type: ignore[attr-defined]
             if below:
                 specs[name] = below
@@ -100,29 +101,17 @@ class BaseLayer(Module):
         self, method: Callable[..., Any], context: InvocationContext, args: Any, kwargs: Any
     ) -> Any:
         leaves, treedef = jax.tree.flatten((args, kwargs))
-        is_array = [isinstance(x, jax.Array) for x in leaves]
-        arrays = [x for x, dynamic in zip(leaves, is_array) if dynamic]
-        key = context.prng_key()
+        arrays = {i: x for i, x in enumerate(leaves) if isinstance(x, jax.Array)}
 
-        def pure(params: Any, state: Any, key: Any, arrays: list[jax.Array]) -> Any:
-            values = iter(arrays)
-            filled = [next(values) if dyn else x for x, dyn in zip(leaves, is_array)]
+        def pure(params: Any, state: Any, arrays: dict[int, jax.Array]) -> Any:
+            filled = [arrays.get(i, x) for i, x in enumerate(leaves)]
             inner_args, inner_kwargs = jax.tree.unflatten(treedef, filled)
-            return functional(
-                self,
-                params=params,
-                args=inner_args,
-                kwargs=inner_kwargs,
-                state=state,
-                prng_key=key,
-                is_training=True,
-                method=method.__name__,
-            )
+            inner = context.repeated(params=params, state=state)
+            with entered(inner):
+                return method(self, *inner_args, **inner_kwargs), inner.outputs
 
         policy = self.cfg.remat.instantiate().policy()
-        checkpointed = jax.checkpoint(pure, policy=policy, prevent_cse=self._prevent_cse)
-        result, context.outputs = checkpointed(context.params, context.state, key, arrays)
+        # A loop by itself keeps XLA from merging the recomputation with the first computation.
+        checkpointed = jax.checkpoint(pure, policy=policy, prevent_cse=not context.in_loop)
+        result, context.outputs = checkpointed(context.params, context.state, arrays)
         return result
-
-    # Inside a scan the loop itself keeps XLA from merging the recomputation away.
-    _prevent_cse = True

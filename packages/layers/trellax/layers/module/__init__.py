@@ -1,6 +1,12 @@
 """Modules, the contexts their calls run in, and the pure function that bridges them to JAX."""
 
-from trellax.layers.module.context import InvocationContext, current_context, fold_in_name
+from trellax.layers.module.context import (
+    InvocationContext,
+    PRNGKey,
+    current_context,
+    entered,
+    fold_in_name,
+)
 from trellax.layers.module.functional import functional
 from trellax.layers.module.module import Module, structural
 from trellax.layers.module.outputs import OutputCollection, WeightedScalar, total_loss
@@ -9,8 +15,10 @@ __all__ = [
     "InvocationContext",
     "Module",
     "OutputCollection",
+    "PRNGKey",
     "WeightedScalar",
     "current_context",
+    "entered",
     "fold_in_name",
     "functional",
     "structural",

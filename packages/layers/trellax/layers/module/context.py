@@ -11,7 +11,7 @@ import contextlib
 import contextvars
 import dataclasses
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from trellax.layers.module.module import Module
 
 Tree = dict[str, Any]
+PRNGKey = jax.Array | Callable[[], jax.Array | None] | None
 
 
 @dataclasses.dataclass
@@ -33,10 +34,13 @@ class InvocationContext:
         params: the module's part of the parameter tree.
         state: the module's part of the mutable state; None outside of decoding and the like.
         is_training: whether dropout, remat and the like are on.
-        outputs: what the call has added so far.
         parent: the context that the call was made from; None at the root.
-        key: a key given for this very context (at the root, or one a layer inside a scan).
-        name: folded into the parent's key where no `key` is given.
+        key: a key given for this very context (at the root, or one a layer inside a scan), or a
+            function that computes it when somebody asks.
+        name: names the call's outputs, and is folded into the parent's key where no `key` is given.
+        in_loop: whether the call runs in the body of a loop (`lax.scan`) of an ancestor.
+        outputs: what the call has added so far.
+        calls: how often each module was called from here, to tell the calls apart.
     """
 
     module: Module
@@ -44,32 +48,62 @@ class InvocationContext:
     state: Tree | None
     is_training: bool
     parent: InvocationContext | None = None
-    key: jax.Array | None = None
+    key: PRNGKey = None
     name: str = ""
+    in_loop: bool = False
     outputs: OutputCollection = dataclasses.field(default_factory=OutputCollection)
     calls: dict[str, int] = dataclasses.field(default_factory=dict)
 
     def prng_key(self) -> jax.Array | None:
         """Returns this context's key, or None if the root was given none.
 
-        Derived anew at each use: a cached key could outlive the trace that made it.
+        Derived anew at each use: a cached key could outlive the trace that made it, and a call that
+        draws nothing random should trace nothing.
         """
+        if callable(self.key):
+            return self.key()
         if self.key is not None or self.parent is None:
             return self.key
         key = self.parent.prng_key()
         return None if key is None else fold_in_name(key, self.name)
 
     def child(self, module: Module) -> InvocationContext:
-        """Returns a context for the next call of a child of this context's module."""
+        """Returns a context for a call of `module` from here, with its owner's parameters.
+
+        Args:
+            module: a child of this context's module, or one that an ancestor shares.
+
+        Raises:
+            RuntimeError: if the module is neither.
+        """
+        owner = self._owner(module)
         count = self.calls.get(module.name, 0)
         self.calls[module.name] = count + 1
         return InvocationContext(
             module=module,
-            params=self.params.get(module.name, {}),
-            state=None if self.state is None else self.state.get(module.name, {}),
+            params=owner.params.get(module.name, {}),
+            state=None if owner.state is None else owner.state.get(module.name, {}),
             is_training=self.is_training,
             parent=self,
             name=f"{module.name}_{count}" if count else module.name,
+            in_loop=self.in_loop,
+        )
+
+    def repeated(self, *, params: Tree, state: Tree | None) -> InvocationContext:
+        """Returns this context, yet without outputs, for a trace of the call on other arrays."""
+        return dataclasses.replace(
+            self, params=params, state=state, outputs=OutputCollection(), calls={}
+        )
+
+    def _owner(self, module: Module) -> InvocationContext:
+        context: InvocationContext | None = self
+        while context is not None:
+            if context.module is module.parent:
+                return context
+            context = context.parent
+        raise RuntimeError(
+            f"{self.module.path()} calls {module.path()}, which is neither its child nor shared by "
+            f"an ancestor."
         )
 
 

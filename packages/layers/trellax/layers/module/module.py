@@ -65,13 +65,21 @@ class Module(Configurable):
     def add_child(self, name: str, cfg: Any) -> Any:
         """Builds a child from its config, and sets it as attribute `name`.
 
+        Args:
+            name: a new lower_case name.
+            cfg: the child's config; None, for an optional child, sets the attribute to None.
+
         Raises:
             ValueError: if the name is taken or not a lower-case identifier.
         """
-        if not _CHILD_NAME.fullmatch(name) or name in self.children or hasattr(type(self), name):
+        taken = name in self.__dict__ or hasattr(type(self), name)
+        if taken or not _CHILD_NAME.fullmatch(name):
             raise ValueError(
                 f"{self.path()}: a child cannot be called {name!r}; use a new lower_case name."
             )
+        if cfg is None:
+            setattr(self, name, None)
+            return None
         child = cfg.instantiate(name=name, parent=self)
         self.children[name] = child
         setattr(self, name, child)
@@ -80,6 +88,7 @@ class Module(Configurable):
     @structural
     def share(self, name: str, module: Module) -> None:
         """Lets every descendant find `module` (a child of this one) by `shared(name)`."""
+        assert module.parent is self, f"{self.path()} shares {module.path()}, not a child of it."
         self._shared[name] = module
 
     @structural
@@ -211,25 +220,11 @@ def _in_context(method: Callable[..., Any]) -> Callable[..., Any]:
 def _call_child(
     caller: InvocationContext, module: Module, method: Callable[..., Any], args: Any, kwargs: Any
 ) -> Any:
-    owner = _owner_context(caller, module)
-    context = owner.child(module)
+    context = caller.child(module)
     with entered(context):
         result = module._invoke(method, context, args, kwargs)
-    if owner is not caller and context.outputs.state_updates:
+    if module.parent is not caller.module and context.outputs.state_updates:
         raise ValueError(f"{module.path()} is shared and cannot update state from elsewhere.")
     # Outputs go to the caller: the owner may live outside of a scan that the caller is in.
-    caller.outputs.adopt(context.name, context.outputs)
+    caller.outputs.adopt(context.name, context.outputs, state_name=module.name)
     return result
-
-
-def _owner_context(caller: InvocationContext, module: Module) -> InvocationContext:
-    context: InvocationContext | None = caller
-    while context is not None:
-        if context.module is module.parent:
-            return context
-        context = context.parent
-    raise RuntimeError(
-        f"{caller.module.path()} calls {module.path()}, which is neither its child nor shared by "
-        f"an ancestor."
-    )
-

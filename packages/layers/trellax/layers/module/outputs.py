@@ -39,12 +39,26 @@ class OutputCollection:
     state_updates: Tree = dataclasses.field(default_factory=dict)
     losses: Tree = dataclasses.field(default_factory=dict)
 
-    def adopt(self, name: str, child: OutputCollection) -> None:
-        """Takes the non-empty trees of a child's call in, under its name."""
+    def adopt(self, name: str, child: OutputCollection, *, state_name: str | None = None) -> None:
+        """Takes the non-empty trees of a child's call in.
+
+        Args:
+            name: the call's name; a second call of the same child has another one.
+            child: what the call added.
+            state_name: the child's name in the state tree, if it is not `name`.
+
+        Raises:
+            ValueError: if outputs of that name are there already.
+        """
         for field in FIELDS:
             tree = getattr(child, field)
-            if tree:
-                getattr(self, field)[name] = tree
+            if not tree:
+                continue
+            key = (state_name or name) if field == "state_updates" else name
+            ours = getattr(self, field)
+            if key in ours:
+                raise ValueError(f"Two calls in one call both give {field} called {key!r}.")
+            ours[key] = tree
 
 
 FIELDS = tuple(f.name for f in dataclasses.fields(OutputCollection))

@@ -1,0 +1,5 @@
+"""Dropout."""
+
+from trellax.layers.dropout.dropout import Dropout
+
+__all__ = ["Dropout"]
