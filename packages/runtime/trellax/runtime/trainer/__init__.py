@@ -1,0 +1,20 @@
+"""Training: the loop, the step, where arrays live, and how runs stop and resume."""
+
+from trellax.runtime.trainer.metrics import Speedometer
+from trellax.runtime.trainer.placement import Placement
+from trellax.runtime.trainer.profiler import Profiler
+from trellax.runtime.trainer.signals import StopSignals
+from trellax.runtime.trainer.train_step import EvaluationStep, TrainStep
+from trellax.runtime.trainer.trainer import NonFiniteError, Outcome, Trainer
+
+__all__ = [
+    "EvaluationStep",
+    "NonFiniteError",
+    "Outcome",
+    "Placement",
+    "Profiler",
+    "Speedometer",
+    "StopSignals",
+    "TrainStep",
+    "Trainer",
+]

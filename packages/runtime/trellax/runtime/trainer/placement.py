@@ -1,0 +1,96 @@
+"""Where arrays live: the mesh, the shardings of state and batches, and the jitted functions.
+
+    placement = Placement(mesh_shape, axis_rules)
+    state = placement.init(train_step)
+    step_fn = placement.compile_train_step(train_step)
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from trellax.parallel import (
+    LogicalAxisRules,
+    MeshShape,
+    build_mesh,
+    named_sharding,
+    sharding_scope,
+    shardings_for,
+)
+
+Tree = dict[str, Any]
+
+
+class Placement:
+    """A mesh and rules, and everything that follows from them."""
+
+    def __init__(
+        self, mesh_shape: MeshShape, rules: LogicalAxisRules, devices: Sequence[Any] | None = None
+    ):
+        self.mesh = build_mesh(mesh_shape, devices=devices)
+        self.rules = rules
+
+    @contextlib.contextmanager
+    def scope(self) -> Iterator[None]:
+        """Inside, layers' sharding constraints act on this mesh."""
+        with sharding_scope(self.mesh, self.rules):
+            yield
+
+    def shardings(self, specs: Tree) -> Tree:
+        """Returns the shardings of a tree of specs."""
+        return shardings_for(specs, self.mesh, self.rules)
+
+    def abstract(self, specs: Tree) -> Tree:
+        """Returns the tree of `ShapeDtypeStruct`s with shardings, the target of a restore."""
+        return jax.tree.map(
+            lambda spec, sharding: jax.ShapeDtypeStruct(spec.shape, spec.dtype, sharding=sharding),
+            specs,
+            self.shardings(specs),
+            is_leaf=lambda x: hasattr(x, "logical_axes"),
+        )
+
+    def init(self, init_fn: Callable[[], Tree], specs: Tree) -> Tree:
+        """Runs `init_fn` so that every array is made where it belongs."""
+        with self.scope():
+            return jax.jit(init_fn, out_shardings=self.shardings(specs))()
+
+    def compile_step(self, step_fn: Callable[..., Any], specs: Tree, batch: Tree) -> Any:
+        """Compiles `step_fn(state, batch) -> (state, metrics)`; the state is donated.
+
+        Args:
+            step_fn: the function.
+            specs: specs of the state.
+            batch: a batch on the devices, for its shapes.
+
+        Returns:
+            The executable: it runs what was compiled and never compiles again.
+        """
+        shardings = self.shardings(specs)
+        jitted = jax.jit(step_fn, donate_argnums=0, out_shardings=(shardings, None))
+        with self.scope():
+            return jitted.lower(self.abstract(specs), batch).compile()
+
+    def jit(self, fn: Callable[..., Any]) -> Callable[..., Any]:
+        """Jits a function that keeps its inputs (evaluation)."""
+        jitted = jax.jit(fn)
+
+        def call(*args: Any) -> Any:
+            with self.scope():
+                return jitted(*args)
+
+        return call
+
+    def put_batch(self, batch: dict[str, np.ndarray]) -> Tree:
+        """Makes global arrays out of this process's rows."""
+        return {name: self._put_rows(rows) for name, rows in batch.items()}
+
+    def _put_rows(self, rows: np.ndarray) -> jax.Array:
+        axes = ("batch", "length")[: rows.ndim] + (None,) * max(0, rows.ndim - 2)
+        shape = (rows.shape[0] * jax.process_count(), *rows.shape[1:])
+        sharding = named_sharding(self.mesh, self.rules, axes, shape)
+        return jax.make_array_from_process_local_data(sharding, rows, shape)

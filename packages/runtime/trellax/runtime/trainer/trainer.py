@@ -1,0 +1,312 @@
+"""The trainer: builds everything a config describes, and runs it to its last step.
+
+    outcome = get_experiment("llama_30m_local").instantiate(directory="runs/llama_30m").run()
+
+Started again in the same folder it resumes from the newest complete checkpoint, and every later
+loss is bit-identical: batch and randomness are functions of (seed, step), the rest is in the state.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import logging
+from typing import Any
+
+import jax
+
+from trellax.config import REQUIRED, Configurable, DType, Required
+from trellax.layers import BaseLayer
+from trellax.parallel import (
+    LogicalAxisRules,
+    MeshRule,
+    MeshShape,
+    detect_hardware,
+    peak_flops,
+)
+from trellax.runtime.checkpoint import Checkpointer
+from trellax.runtime.evaluator import Evaluator
+from trellax.runtime.input import Input
+from trellax.runtime.learner import Learner
+from trellax.runtime.trainer.metrics import LateMetrics, Speedometer
+from trellax.runtime.trainer.placement import Placement
+from trellax.runtime.trainer.profiler import Profiler
+from trellax.runtime.trainer.signals import StopSignals
+from trellax.runtime.trainer.train_step import EvaluationStep, TrainStep
+from trellax.runtime.writers import JsonlWriter, ProgressWriter, TensorBoardWriter, Writer
+
+Tree = dict[str, Any]
+_log = logging.getLogger(__name__)
+
+
+class NonFiniteError(RuntimeError):
+    """Too many steps in a row had a loss or gradient that is not finite."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """How a run ended.
+
+    Attributes:
+        step: steps done in all, earlier lives of the run included.
+        metrics: the last values of every logged metric.
+        stopped_by: number of the signal that ended the run early, or None.
+    """
+
+    step: int
+    metrics: dict[str, float]
+    stopped_by: int | None = None
+
+
+class Trainer(Configurable):
+    """Trains `model` with `learner` on `input`."""
+
+    class Config(Configurable.Config):
+        """
+        Fields:
+            model: its `forward(batch)` gives the summed loss and the number of targets.
+            learner: optimizer, schedule, per-path rules.
+            input: training batches.
+            evaluators: held-out inputs by name.
+            checkpointer: None trains without saving.
+            writers: where metrics go, by name.
+            profiler: which steps to trace.
+            mesh_shape: how the devices are arranged.
+            axis_rules: which mesh axis each logical axis goes to.
+            mesh_rules: alternatives by hardware; what starts the run applies the matching one.
+            compute_dtype: type of the forward and backward pass.
+            accumulation_steps: microbatches a step.
+            max_steps: length of training.
+            log_every_steps: how often metrics are written.
+            max_consecutive_skips: give up after so many non-finite steps in a row.
+            seed: of parameters and dropout (the input has its own).
+        """
+
+        model: Required[BaseLayer.Config] = REQUIRED
+        learner: Learner.Config = Learner.default_config()
+        input: Input.Config = Input.default_config()
+        evaluators: dict[str, Evaluator.Config] = {}
+        checkpointer: Checkpointer.Config | None = Checkpointer.default_config()
+        writers: dict[str, Writer.Config] = {
+            "jsonl": JsonlWriter.default_config(),
+            "tensorboard": TensorBoardWriter.default_config(),
+            "progress": ProgressWriter.default_config(),
+        }
+        profiler: Profiler.Config = Profiler.default_config()
+        mesh_shape: MeshShape = MeshShape(fsdp=-1)
+        axis_rules: LogicalAxisRules = LogicalAxisRules()
+        mesh_rules: tuple[MeshRule, ...] = ()
+        compute_dtype: DType = "float32"
+        accumulation_steps: int = 1
+        max_steps: Required[int] = REQUIRED
+        log_every_steps: int = 10
+        max_consecutive_skips: int = 10
+        seed: int = 0
+
+        def derive(self) -> None:
+            self.provide(self.learner, total_steps=self.max_steps)
+
+        def check(self) -> None:
+            for name in ("accumulation_steps", "max_steps", "log_every_steps"):
+                if getattr(self, name) < 1:
+                    raise ValueError(f"{name}={getattr(self, name)} must be at least 1.")
+
+    def __init__(self, cfg: Config, *, directory: str):
+        """
+        Args:
+            cfg: a final config.
+            directory: the run's folder, for checkpoints and metrics; made if missing.
+        """
+        super().__init__(cfg)
+        self.directory = directory
+        self.model = cfg.model.instantiate()
+        self.learner = cfg.learner.instantiate(parameter_specs=self.model.all_parameter_specs())
+        processes = {"process_index": jax.process_index(), "num_processes": jax.process_count()}
+        self.input = cfg.input.instantiate(**processes)
+        self.placement = Placement(cfg.mesh_shape, cfg.axis_rules)
+        self._train_step = TrainStep(
+            self.model,
+            self.learner,
+            seed=cfg.seed,
+            compute_dtype=cfg.compute_dtype,
+            accumulation_steps=cfg.accumulation_steps,
+        )
+        evaluation_step = self.placement.jit(
+            EvaluationStep(self.model, compute_dtype=cfg.compute_dtype)
+        )
+        self.evaluators = [
+            evaluator.instantiate(
+                name=name, step_fn=evaluation_step, put_batch=self.placement.put_batch, **processes
+            )
+            for name, evaluator in cfg.evaluators.items()
+        ]
+        self._profiler = cfg.profiler.instantiate(directory=directory)
+        self._late = LateMetrics()
+        self._metrics: dict[str, float] = {}
+        self._check_batch()
+
+    # ---- public ---------------------------------------------------------------------------------
+
+    def run(self) -> Outcome:
+        """Trains from the newest checkpoint (or from scratch) to the last step.
+
+        Raises:
+            NonFiniteError: after `max_consecutive_skips` bad steps in a row.
+        """
+        with contextlib.ExitStack() as stack:
+            signals = stack.enter_context(StopSignals())
+            checkpointer = self._open_checkpointer(stack)
+            step, state = self._restore_or_init(checkpointer)
+            writers = self._open_writers(stack, step)
+            stack.callback(self._profiler.close)
+            step, state = self._train(step, state, signals, checkpointer, writers)
+            self._finish(step, state, checkpointer, writers)
+            self.final_state = state
+        return Outcome(step, self._metrics, signals.received)
+
+    def evaluate(self, params: Tree) -> dict[str, float]:
+        """Returns the metrics of every evaluator."""
+        metrics: dict[str, float] = {}
+        for evaluator in self.evaluators:
+            metrics |= evaluator.evaluate(params)
+        return metrics
+
+    def state_specs(self) -> Tree:
+        """Returns the specs of the train state: what a checkpoint of this run holds."""
+        return self._train_step.state_specs()
+
+    def restore(self, step: int | None = None) -> tuple[int, Tree] | None:
+        """Returns (step, state) from the run's folder, or None where nothing was saved."""
+        with contextlib.ExitStack() as stack:
+            checkpointer = self._open_checkpointer(stack)
+            if checkpointer is None:
+                return None
+            return checkpointer.restore(self.placement.abstract(self.state_specs()), step)
+
+    # ---- the loop -------------------------------------------------------------------------------
+
+    def _train(
+        self, step: int, state: Tree, signals: StopSignals, checkpointer: Any, writers: list[Any]
+    ) -> tuple[int, Tree]:
+        if step >= self.cfg.max_steps:
+            return step, state
+        batches = iter(self.input.batches(step))
+        batch = self.placement.put_batch(next(batches))
+        step_fn = self.placement.compile_step(self._train_step, self.state_specs(), batch)
+        speed = self._speedometer()
+        while True:
+            self._profiler.before_step(step + 1)
+            state, metrics = step_fn(state, batch)
+            step += 1
+            self._profiler.after_step(step, metrics)
+            self._on_metrics(self._late.push(step, metrics), speed, writers)
+            last = step >= self.cfg.max_steps or signals.received is not None
+            if last:
+                break
+            batch = self.placement.put_batch(next(batches))
+            if self._between_steps(step, state, checkpointer, writers, speed):
+                speed.restart()
+        self._on_metrics(self._late.flush(), speed, writers)
+        return step, state
+
+    def _between_steps(
+        self, step: int, state: Tree, checkpointer: Any, writers: list[Any], speed: Speedometer
+    ) -> bool:
+        """Saves and evaluates if due; returns whether it took time from training."""
+        due = [e for e in self.evaluators if e.is_due(step)]
+        save = checkpointer is not None and checkpointer.should_save(step)
+        if not due and not save:
+            return False
+        self._on_metrics(self._late.flush(), speed, writers)
+        if save:
+            checkpointer.save(step, state)
+        if due:
+            params = self.learner.evaluation_params(state["learner"], state["params"])
+            for evaluator in due:
+                self._write(step, evaluator.evaluate(params), writers)
+        return True
+
+    def _on_metrics(
+        self, late: tuple[int, dict[str, float]] | None, speed: Speedometer, writers: list[Any]
+    ) -> None:
+        if late is None:
+            return
+        step, metrics = late
+        speed.step_done()
+        if metrics["consecutive_skips"] >= self.cfg.max_consecutive_skips:
+            raise NonFiniteError(
+                f"Step {step}: loss or gradients were not finite for "
+                f"{int(metrics['consecutive_skips'])} steps in a row (last loss "
+                f"{metrics['loss']}). The state is that of step "
+                f"{step - int(metrics['consecutive_skips'])}; lower learner.schedule.peak or look "
+                f"at the data of these steps."
+            )
+        if step % self.cfg.log_every_steps == 0 or step in (1, self.cfg.max_steps):
+            self._write(step, metrics | speed.read(), writers)
+
+    def _finish(self, step: int, state: Tree, checkpointer: Any, writers: list[Any]) -> None:
+        if checkpointer is not None and checkpointer.latest_step() != step:
+            checkpointer.save(step, state, force=True)
+        if step >= self.cfg.max_steps and self.evaluators:
+            params = self.learner.evaluation_params(state["learner"], state["params"])
+            self._write(step, self.evaluate(params), writers)
+        if checkpointer is not None:
+            checkpointer.wait()
+
+    # ---- parts ----------------------------------------------------------------------------------
+
+    def _restore_or_init(self, checkpointer: Any) -> tuple[int, Tree]:
+        specs = self.state_specs()
+        if checkpointer is not None:
+            restored = checkpointer.restore(self.placement.abstract(specs))
+            if restored is not None:
+                _log.info("Resuming from step %d.", restored[0])
+                return restored
+        return 0, self.placement.init(self._train_step.init, specs)
+
+    def _open_checkpointer(self, stack: contextlib.ExitStack) -> Any:
+        if self.cfg.checkpointer is None:
+            return None
+        directory = f"{self.directory}/checkpoints"
+        checkpointer = self.cfg.checkpointer.instantiate(directory=directory)
+        stack.callback(checkpointer.close)
+        return checkpointer
+
+    def _open_writers(self, stack: contextlib.ExitStack, step: int) -> list[Any]:
+        if jax.process_index() != 0:
+            return []
+        writers = []
+        for cfg in self.cfg.writers.values():
+            writer = cfg.instantiate(directory=self.directory, total_steps=self.cfg.max_steps)
+            stack.callback(writer.close)
+            writer.resume(step)
+            writers.append(writer)
+        return writers
+
+    def _write(self, step: int, values: dict[str, float], writers: list[Any]) -> None:
+        self._metrics |= values
+        for writer in writers:
+            writer.write(step, values)
+
+    def _speedometer(self) -> Speedometer:
+        batch_size, length = self.input.batch_spec()["input_ids"].shape
+        hardware = detect_hardware()
+        peak = peak_flops(hardware, self.cfg.compute_dtype)
+        return Speedometer(
+            tokens_per_step=batch_size * length,
+            forward_flops_per_token=self.model.forward_flops_per_token(length),
+            peak_flops=None if peak is None else peak * jax.device_count(),
+        )
+
+    def _check_batch(self) -> None:
+        rows = self.input.batch_spec()["input_ids"].shape[0]
+        if rows % self.cfg.accumulation_steps:
+            raise ValueError(
+                f"A batch of {rows} rows does not split into accumulation_steps="
+                f"{self.cfg.accumulation_steps} equal microbatches."
+            )
+        if self.input.vocab_size > self.model.vocab_size:
+            raise ValueError(
+                f"The input's tokenizer has {self.input.vocab_size} tokens, more than the model's "
+                f"vocabulary of {self.model.vocab_size}; make model.vocab_size at least as large."
+            )
