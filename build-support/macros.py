@@ -29,6 +29,7 @@ def trellax_package(
     version,
     description,
     may_import=(),
+    called_as_exported=(),
     third_party=True,
     entry_points=None,
     tests={},
@@ -39,6 +40,9 @@ def trellax_package(
         version: Of the wheel. Other wheels of this repository ask for `~=version`.
         description: One line for the package index.
         may_import: Names of the packages that sources, tests and benchmarks may import.
+        called_as_exported: Files under trellax/<p>/ that hold a function of their own name, which an `__init__.py`
+            exports. Pants cannot tell `from trellax.p import name` for the function from the same for the module, so
+            these files count as part of the interface.
         third_party: Whether sources may import any third-party module at all.
         entry_points: Of the wheel, as `python_distribution` takes them.
         tests: Path of a test file, under tests/, to fields of its `python_test` target, as `timeout` or `tags`.
@@ -124,7 +128,7 @@ def trellax_package(
     )
     __dependents_rules__(
         # The interfaces, which a package that may import this one can see.
-        ([f"{code}/__init__.py", f"{code}/*/__init__.py"], "*"),
+        ([f"{code}/{path}" for path in ("__init__.py", "*/__init__.py", *called_as_exported)], "*"),
         # A family's other files: for the family ("." is the folder of the file itself), tests and benchmarks.
         *[
             (
