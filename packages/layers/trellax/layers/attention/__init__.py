@@ -1,0 +1,57 @@
+"""Self-attention, split into parts that can be replaced one by one.
+
+Attention.default_config().set(num_heads=32, num_kv_heads=8, mask=SlidingWindow.default_config())
+"""
+
+from trellax.layers.attention.attention import Attention
+from trellax.layers.attention.cache import AttentionCache, CacheView, ContiguousCache, NoCache
+from trellax.layers.attention.core import AttentionCore, SoftmaxAttention
+from trellax.layers.attention.mask import AttentionMask, Causal, Full, SlidingWindow
+from trellax.layers.attention.positions import (
+    AlibiPositions,
+    NoPositions,
+    Positioned,
+    Positions,
+    SinusoidalPositions,
+)
+from trellax.layers.attention.projection import (
+    AttentionProjection,
+    FusedQKVProjection,
+    QKVProjection,
+    QueryKeyValue,
+)
+from trellax.layers.attention.rotary import (
+    LinearRopeScaling,
+    Llama3RopeScaling,
+    RopeScaling,
+    RotaryPositions,
+)
+from trellax.layers.attention.tokens import TokenInfo
+
+__all__ = [
+    "AlibiPositions",
+    "Attention",
+    "AttentionCache",
+    "AttentionCore",
+    "AttentionMask",
+    "AttentionProjection",
+    "CacheView",
+    "Causal",
+    "ContiguousCache",
+    "Full",
+    "FusedQKVProjection",
+    "LinearRopeScaling",
+    "Llama3RopeScaling",
+    "NoCache",
+    "NoPositions",
+    "Positioned",
+    "Positions",
+    "QKVProjection",
+    "QueryKeyValue",
+    "RopeScaling",
+    "RotaryPositions",
+    "SinusoidalPositions",
+    "SlidingWindow",
+    "SoftmaxAttention",
+    "TokenInfo",
+]
