@@ -9,7 +9,12 @@ from trellax.layers.module.context import (
 )
 from trellax.layers.module.functional import functional
 from trellax.layers.module.module import Module, structural
-from trellax.layers.module.outputs import OutputCollection, WeightedScalar, total_loss
+from trellax.layers.module.outputs import (
+    OutputCollection,
+    WeightedScalar,
+    total_loss,
+    with_updates,
+)
 
 __all__ = [
     "InvocationContext",
@@ -23,4 +28,5 @@ __all__ = [
     "functional",
     "structural",
     "total_loss",
+    "with_updates",
 ]

@@ -69,3 +69,11 @@ jax.tree_util.register_dataclass(OutputCollection, data_fields=list(FIELDS), met
 def total_loss(collection: OutputCollection) -> jax.Array | float:
     """Returns the sum of all auxiliary losses (0.0 if there are none)."""
     return sum((x.sum() for x in jax.tree.leaves(collection.losses)), 0.0)
+
+
+def with_updates(tree: Tree, updates: Tree) -> Tree:
+    """Returns `tree` with the entries that `updates` has replaced, at any depth."""
+    merged = dict(tree)
+    for name, value in updates.items():
+        merged[name] = with_updates(tree[name], value) if isinstance(value, dict) else value
+    return merged

@@ -1,0 +1,87 @@
+"""Neural network layers and models for JAX, as trees of configs.
+
+    from trellax.layers import CausalLM, FeedForwardLayer, MoELayer, TransformerLayer, functional
+
+The parts of attention have a family of their own: `trellax.layers.attention`.
+"""
+
+from trellax.layers.attention import Attention, TokenInfo
+from trellax.layers.base import (
+    BaseLayer,
+    ConstantInitializer,
+    Initializer,
+    NormalInitializer,
+    ParameterSpec,
+    VarianceScalingInitializer,
+    count_parameters,
+    is_spec,
+)
+from trellax.layers.causal_lm import CausalLM, CrossEntropyLoss, LmHead, LossOutput
+from trellax.layers.dropout import Dropout
+from trellax.layers.embedding import (
+    Embedding,
+    LearnedPositionEmbedding,
+    SinusoidalPositionEmbedding,
+    Unembedding,
+)
+from trellax.layers.feed_forward import FeedForwardLayer, activation_fn, scaled_hidden_dim
+from trellax.layers.linear import Linear, Projection
+from trellax.layers.module import (
+    Module,
+    OutputCollection,
+    WeightedScalar,
+    fold_in_name,
+    functional,
+    structural,
+    total_loss,
+)
+from trellax.layers.moe import GroupedExperts, MoELayer, Routing, TopKRouter
+from trellax.layers.norm import LayerNorm, RMSNorm
+from trellax.layers.stack import RepeatedStack, ScannedStack, SequentialStack, UnrolledStack
+from trellax.layers.transformer import ParallelTransformerLayer, TransformerLayer
+
+__all__ = [
+    "Attention",
+    "BaseLayer",
+    "CausalLM",
+    "ConstantInitializer",
+    "CrossEntropyLoss",
+    "Dropout",
+    "Embedding",
+    "FeedForwardLayer",
+    "GroupedExperts",
+    "Initializer",
+    "LayerNorm",
+    "LearnedPositionEmbedding",
+    "Linear",
+    "LmHead",
+    "LossOutput",
+    "MoELayer",
+    "Module",
+    "NormalInitializer",
+    "OutputCollection",
+    "ParallelTransformerLayer",
+    "ParameterSpec",
+    "Projection",
+    "RMSNorm",
+    "RepeatedStack",
+    "Routing",
+    "ScannedStack",
+    "SequentialStack",
+    "SinusoidalPositionEmbedding",
+    "TokenInfo",
+    "TopKRouter",
+    "TransformerLayer",
+    "Unembedding",
+    "UnrolledStack",
+    "VarianceScalingInitializer",
+    "WeightedScalar",
+    "activation_fn",
+    "count_parameters",
+    "fold_in_name",
+    "functional",
+    "is_spec",
+    "scaled_hidden_dim",
+    "structural",
+    "total_loss",
+]
