@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -25,7 +25,7 @@ class BaseLayer(Module):
             remat: what of this layer's activations is kept for the backward pass; None keeps all.
         """
 
-        param_dtype: DType = "float32"
+        param_dtype: DType = "float32"  # type: ignore[assignment]
         initializer: Initializer.Config = VarianceScalingInitializer.default_config()
         remat: RematPolicy.Config | None = None
 
@@ -40,9 +40,9 @@ class BaseLayer(Module):
     def all_parameter_specs(self) -> dict[str, Any]:
         """Returns the tree of specs of this layer and everything below."""
         specs: dict[str, Any] = dict(self.parameter_specs())
-        for name, child in self.children.items():
+        for name, child in self._layers():
             assert name not in specs, f"{self.path()}: {name!r} is a child and a parameter."
-            below = child.all_parameter_specs()  # type: ignore[attr-defined]
+            below = child.all_parameter_specs()
             if below:
                 specs[name] = below
         return specs
@@ -57,8 +57,8 @@ class BaseLayer(Module):
             name: spec.init(fold_in_name(prng_key, name))
             for name, spec in self.parameter_specs().items()
         }
-        for name, child in self.children.items():
-            below = child.init(fold_in_name(prng_key, name))  # type: ignore[attr-defined]
+        for name, child in self._layers():
+            below = child.init(fold_in_name(prng_key, name))
             if below:
                 params[name] = below
         return params
@@ -72,11 +72,17 @@ class BaseLayer(Module):
             max_length: tokens that a sequence may grow to.
         """
         state: dict[str, Any] = {}
-        for name, child in self.children.items():
+        for name, child in self._layers():
             below = child.init_state(batch_size=batch_size, max_length=max_length)
             if below:
                 state[name] = below
         return state
+
+    def _layers(self) -> Iterator[tuple[str, BaseLayer]]:
+        """Yields the children that have, or may have, parameters and state."""
+        for name, child in self.children.items():
+            if isinstance(child, BaseLayer):
+                yield name, child
 
     # ---- activations ----------------------------------------------------------------------------
 

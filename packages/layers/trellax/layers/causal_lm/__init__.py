@@ -1,7 +1,7 @@
 """The causal language model, its head and its loss."""
 
-from trellax.layers.causal_lm.head import LmHead
+from trellax.layers.causal_lm.head import Head, LmHead
 from trellax.layers.causal_lm.loss import CrossEntropyLoss, LossOutput
 from trellax.layers.causal_lm.model import CausalLM
 
-__all__ = ["CausalLM", "CrossEntropyLoss", "LmHead", "LossOutput"]
+__all__ = ["CausalLM", "CrossEntropyLoss", "Head", "LmHead", "LossOutput"]

@@ -2,12 +2,14 @@
 
     logits_BSV = lm_head.attend(x_BSD)
 
-A head is anything with `attend`, `unembedding` and `attend_flops_per_token`: `Embedding` is one too.
+`Embedding` is a `Head` too: that of a model whose embeddings are tied.
 
 Axes: B batch, S sequence, D model, V vocabulary.
 """
 
 from __future__ import annotations
+
+from typing import Protocol
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -16,6 +18,19 @@ from trellax.config import REQUIRED, Required
 from trellax.layers.base import BaseLayer, ParameterSpec
 from trellax.layers.embedding import Unembedding
 from trellax.layers.module import structural
+
+
+class Head(Protocol):
+    """Interface: what makes logits of hidden states."""
+
+    def attend(self, x_BSD: Float[Array, "B S D"]) -> Float[Array, "B S V"]:
+        """Returns the logits, in float32."""
+
+    def unembedding(self) -> Unembedding:
+        """Returns what `attend` multiplies with."""
+
+    def attend_flops_per_token(self) -> float:
+        """Returns the FLOPs of `attend` for one token."""
 
 
 class LmHead(BaseLayer):

@@ -10,7 +10,7 @@ Axes: B batch, S sequence, D model, V vocabulary.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import cast
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
@@ -18,7 +18,7 @@ from jaxtyping import Array, Float, Int
 from trellax.config import REQUIRED, Required
 from trellax.layers.attention import TokenInfo
 from trellax.layers.base import BaseLayer
-from trellax.layers.causal_lm.head import LmHead
+from trellax.layers.causal_lm.head import Head, LmHead
 from trellax.layers.causal_lm.loss import CrossEntropyLoss, LossOutput
 from trellax.layers.dropout import Dropout
 from trellax.layers.embedding import Embedding
@@ -29,6 +29,14 @@ from trellax.layers.stack import ScannedStack
 
 class CausalLM(BaseLayer):
     """Predicts each token from those before it."""
+
+    embedding: BaseLayer
+    position_embedding: BaseLayer | None
+    dropout: BaseLayer
+    stack: BaseLayer
+    output_norm: BaseLayer | None
+    lm_head: BaseLayer | None
+    loss: BaseLayer
 
     class Config(BaseLayer.Config):
         """
@@ -122,5 +130,5 @@ class CausalLM(BaseLayer):
         return below + self._head.attend_flops_per_token()
 
     @property
-    def _head(self) -> Any:
-        return self.embedding if self.lm_head is None else self.lm_head
+    def _head(self) -> Head:
+        return cast(Head, self.embedding if self.lm_head is None else self.lm_head)

@@ -26,6 +26,11 @@ class FeedForwardLayer(BaseLayer):
     gated, `down(activation(up(x)))`.
     """
 
+    up: BaseLayer
+    gate: BaseLayer | None
+    down: BaseLayer
+    dropout: BaseLayer
+
     class Config(BaseLayer.Config):
         """
         Fields:

@@ -26,6 +26,11 @@ from trellax.layers.moe.router import TopKRouter
 class MoELayer(BaseLayer):
     """`Σ_c weight_c · expert_c(x)` over the experts that the router chose for a token."""
 
+    router: BaseLayer
+    experts: BaseLayer
+    shared_expert: BaseLayer | None
+    dropout: BaseLayer
+
     class Config(BaseLayer.Config):
         """
         The first four fields are those of `FeedForwardLayer`, so `replace_config` carries them over.

@@ -27,6 +27,8 @@ from trellax.layers.stack.collections import per_layer, stacked, summed
 class RepeatedStack(BaseLayer):
     """Interface: `num_layers` copies of `layer`, one after the other."""
 
+    layer: BaseLayer
+
     class Config(BaseLayer.Config):
         """
         Fields:
