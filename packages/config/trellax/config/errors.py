@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 
 
@@ -38,12 +37,22 @@ class NoMatchError(ConfigError, LookupError):
     """A target or path that selects nothing."""
 
 
-class RequiredValueUsedError(ConfigError, TypeError):
+class RequiredValueUsedError(ConfigError, TypeError, AttributeError):
     """Something computed with a required field before it was set."""
+
+
+class OverrideError(ConfigError):
+    """Override texts that cannot be applied; lists all of them, and nothing was changed."""
+
+
+class SerializationError(ConfigError):
+    """A value that cannot be written, or text that cannot be read back into a tree."""
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Returns " Did you mean 'x' or 'y'?" for names near to `name`, or an empty string."""
+    import difflib  # Costs a quarter of this package's import time and serves errors only.
+
     near = difflib.get_close_matches(name, list(known), n=3, cutoff=0.6)
     if not near:
         return ""

@@ -5,23 +5,27 @@ Usage: `class Config(Base): num_heads: Required[int] = REQUIRED`
 
 from __future__ import annotations
 
+import contextlib
 import re
 import sys
-import types
 import typing
-from typing import Annotated, Any, ClassVar, NoReturn, TypeVar
+from collections.abc import Iterator
+from contextvars import ContextVar
+from typing import Annotated, Any, ClassVar, TypeVar
 
 from trellax.config.errors import ConfigDefinitionError, RequiredValueUsedError
 
 T = TypeVar("T")
 
+_tracing: ContextVar[set[tuple[int, str]] | None] = ContextVar("tracing", default=None)
 
-class _RequiredType:
+
+class RequiredType:
     """The value of a field that must still be set. Anything computed with it raises at once."""
 
-    _instance: ClassVar[_RequiredType | None] = None
+    _instance: ClassVar[RequiredType | None] = None
 
-    def __new__(cls) -> _RequiredType:
+    def __new__(cls) -> RequiredType:
         if cls._instance is None:
             cls._instance = super().__new__(cls)
         return cls._instance
@@ -32,27 +36,48 @@ class _RequiredType:
     def __bool__(self) -> bool:
         return False
 
-    def __copy__(self) -> _RequiredType:
+    def __copy__(self) -> RequiredType:
         return self
 
-    def __deepcopy__(self, memo: object) -> _RequiredType:
+    def __deepcopy__(self, memo: object) -> RequiredType:
         return self
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (_RequiredType, ())
+        return (RequiredType, ())
 
-    def _refuse(self, *_: object, **__: object) -> NoReturn:
+    def _used(self, *_: object, **__: object) -> Any:
+        if _tracing.get() is not None:
+            return self
         raise RequiredValueUsedError(
             "A required field was used before it was set; set it or let its parent provide it."
         )
 
-    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = _refuse
-    __truediv__ = __rtruediv__ = __floordiv__ = __rfloordiv__ = __mod__ = __pow__ = _refuse
-    __lt__ = __le__ = __gt__ = __ge__ = __neg__ = __int__ = __float__ = __index__ = _refuse
-    __len__ = __iter__ = __getitem__ = __call__ = _refuse
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return self._used()
+
+    # Python insists on the type of these results; while tracing any number will do.
+    def __int__(self) -> int:
+        return 1 if self._used() is self else 0
+
+    def __float__(self) -> float:
+        return float(int(self))
+
+    def __len__(self) -> int:
+        return int(self)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter((self._used(),))
+
+    __index__ = __int__
+    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __pow__ = __rpow__ = _used
+    __truediv__ = __rtruediv__ = __floordiv__ = __rfloordiv__ = __mod__ = __rmod__ = _used
+    __lt__ = __le__ = __gt__ = __ge__ = __neg__ = __abs__ = _used
+    __round__ = __ceil__ = __floor__ = __trunc__ = __getitem__ = __call__ = _used
 
 
-REQUIRED: Any = _RequiredType()
+REQUIRED: Any = RequiredType()
 """Default of a field that has none: it must be set before the tree is finalized."""
 
 Required = Annotated[T, "required"]
@@ -67,29 +92,56 @@ class DType:
     """
 
 
-_FIELD_NAME = re.compile(r"[a-z][a-z0-9_]*")
+@contextlib.contextmanager
+def tracing_required() -> Iterator[set[tuple[int, str]]]:
+    """Lets REQUIRED flow through arithmetic, to see which fields would be filled from it.
+
+    Yields:
+        The set that collects `(id(node), field)` of fields to which REQUIRED was given.
+    """
+    awaited: set[tuple[int, str]] = set()
+    token = _tracing.set(awaited)
+    try:
+        yield awaited
+    finally:
+        _tracing.reset(token)
 
 
-def own_fields(cls: type) -> dict[str, Any]:
-    """Returns {name: default} of the fields that the body of `cls` declares or re-defaults."""
-    annotations = cls.__dict__.get("__annotations__", {})
+def note_awaited(node: object, name: str) -> None:
+    """Records, while tracing, that `name` of `node` was given REQUIRED by somebody."""
+    awaited = _tracing.get()
+    if awaited is not None:
+        awaited.add((id(node), name))
+
+
+_FIELD_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
+
+
+def own_fields(cls: type, inherited: dict[str, Any]) -> dict[str, Any]:
+    """Returns {name: default} of the fields that the body of `cls` declares or re-defaults.
+
+    Raises:
+        ConfigDefinitionError: for a value without annotation or a name that cannot be a field's.
+    """
     declared = {}
-    for name, annotation in annotations.items():
+    for name, annotation in cls.__dict__.get("__annotations__", {}).items():
         if name.startswith("_") or _is_class_var(annotation):
             continue
         if not _FIELD_NAME.fullmatch(name):
             raise ConfigDefinitionError(
                 f"{cls.__qualname__}.{name}: a field's name is lower_case_with_underscores."
             )
-        declared[name] = cls.__dict__.get(name, REQUIRED)
+        declared[name] = cls.__dict__.get(name, inherited.get(name, REQUIRED))
     for name, value in cls.__dict__.items():
-        if name in declared or name.startswith("_") or _is_method_like(value):
+        if name in declared or name.startswith("_"):
             continue
-        if name not in getattr(cls, "_field_defaults", {}):
+        if name in inherited:
+            declared[name] = value
+        elif not _is_method_like(value):
             raise ConfigDefinitionError(
                 f"{cls.__qualname__}.{name} has no annotation; write `{name}: TYPE = ...`."
             )
-        declared[name] = value
+    _refuse_methods(cls, [name for name in declared if name not in inherited])
     return declared
 
 
@@ -97,16 +149,22 @@ def field_types(cls: type) -> dict[str, Any]:
     """Returns {name: annotation} with forward references resolved, `Required` kept as `Annotated`."""
     hints: dict[str, Any] = {}
     for base in reversed(cls.__mro__):
-        annotations = base.__dict__.get("__annotations__", {})
-        if not annotations:
-            continue
-        module = sys.modules.get(base.__module__)
-        scope = dict(vars(typing)) | (vars(module) if module else {})
-        for name, annotation in annotations.items():
-            if name.startswith("_") or _is_class_var(annotation):
-                continue
-            hints[name] = _resolve(annotation, scope, base, name)
+        if "_field_defaults" in base.__dict__:
+            hints |= _own_types(base)
     return hints
+
+
+def _own_types(cls: type) -> dict[str, Any]:
+    if "_own_types" not in cls.__dict__:
+        module = sys.modules.get(cls.__module__)
+        scope = vars(typing) | (vars(module) if module else {})
+        own = {
+            name: _resolve(annotation, scope, cls, name)
+            for name, annotation in cls.__dict__.get("__annotations__", {}).items()
+            if not name.startswith("_") and not _is_class_var(annotation)
+        }
+        cls._own_types = own  # type: ignore[attr-defined]
+    return cls.__dict__["_own_types"]
 
 
 def _resolve(annotation: Any, scope: dict[str, Any], cls: type, name: str) -> Any:
@@ -121,6 +179,15 @@ def _resolve(annotation: Any, scope: dict[str, Any], cls: type, name: str) -> An
         ) from e
 
 
+def _refuse_methods(cls: type, names: list[str]) -> None:
+    for name in names:
+        if any(name in base.__dict__ for base in cls.__mro__[1:]):
+            raise ConfigDefinitionError(
+                f"{cls.__qualname__}.{name}: {name!r} is a method of every config; "
+                f"choose another name for the field."
+            )
+
+
 def _is_class_var(annotation: Any) -> bool:
     if isinstance(annotation, str):
         return annotation.startswith(("ClassVar", "typing.ClassVar"))
@@ -128,5 +195,4 @@ def _is_class_var(annotation: Any) -> bool:
 
 
 def _is_method_like(value: Any) -> bool:
-    kinds = (types.FunctionType, classmethod, staticmethod, property, type)
-    return isinstance(value, kinds)
+    return isinstance(value, type) or hasattr(type(value), "__get__")

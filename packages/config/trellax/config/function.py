@@ -1,22 +1,22 @@
 """Functions and classes of others as nodes of the tree.
 
-    optimizer = config_for_function(optax.adam).set(learning_rate=1e-3)
-    optimizer.instantiate()  # calls optax.adam(learning_rate=1e-3)
+optimizer = config_for_function(optax.adam).set(learning_rate=1e-3)
+optimizer.instantiate()  # calls optax.adam(learning_rate=1e-3)
 """
 
 from __future__ import annotations
 
 import functools
-import inspect
 import sys
 import typing
 from collections.abc import Callable
 from typing import Any, ClassVar
 
 from trellax.config.component import InstantiableConfig
+from trellax.config.containers import is_branch
 from trellax.config.errors import ConfigDefinitionError
 from trellax.config.fields import REQUIRED
-from trellax.config.tree import Config, is_branch
+from trellax.config.tree import Config
 
 
 class CallConfig(InstantiableConfig[Any]):
@@ -27,6 +27,9 @@ class CallConfig(InstantiableConfig[Any]):
     def _build(self, **runtime: Any) -> Any:
         arguments = {name: _built(value) for name, value in self.items()}
         return type(self)._component(**arguments, **runtime)
+
+    def __reduce__(self) -> Any:
+        return (config_for_function, (type(self)._component,), self.__dict__)
 
 
 def config_for_function(fn: Callable[..., Any]) -> Any:
@@ -56,6 +59,8 @@ def _built(value: Any) -> Any:
 
 @functools.lru_cache(maxsize=None)
 def _call_config(fn: Callable[..., Any]) -> type[CallConfig]:
+    import inspect  # A tenth of this package's import time; many programs wrap no call.
+
     annotations: dict[str, Any] = {}
     body: dict[str, Any] = {}
     hints = _hints(fn)

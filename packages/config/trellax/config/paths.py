@@ -6,8 +6,6 @@ number of steps: `model.**.attention`, `model.decoder.layers[*].norm*`.
 
 from __future__ import annotations
 
-import ast
-import fnmatch
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -18,14 +16,27 @@ Step = str | tuple[Any]
 """One step of a path: a field's name, or `(key,)` for an index or dictionary key."""
 
 ANY_DEPTH = "**"
-_STEP = re.compile(r"(?P<name>[A-Za-z_*?][\w*?]*)|\[(?P<key>\*|-?\d+|'[^']*'|\"[^\"]*\")\]")
+
+
+class _AnyKey:
+    """The key of the step `[*]`, distinct from a dictionary key that is the text "*"."""
+
+    def __repr__(self) -> str:
+        return "*"
+
+
+ANY_KEY = _AnyKey()
+_WILDCARDS = {"*": ".*", "?": "."}
+_STEP = re.compile(
+    r"(?P<name>[A-Za-z_*?][\w*?]*)"
+    r"|\[(?P<key>\*|'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"|[-\w.]+)\]"
+)
 
 
 def join(prefix: str, step: Step) -> str:
     """Returns the path of the child `step` of the node at `prefix` ("" is the root)."""
     if isinstance(step, tuple):
-        key = "*" if step[0] == "*" else repr(step[0])
-        return f"{prefix}[{key}]"
+        return f"{prefix}[{step[0]!r}]"
     return f"{prefix}.{step}" if prefix else step
 
 
@@ -45,7 +56,10 @@ def parse(path: str) -> list[Step]:
         match = _STEP.match(path, at)
         if not match:
             raise _not_a_path(path, at)
-        steps.append(_step(match))
+        try:
+            steps.append(_step(match))
+        except (ValueError, SyntaxError):
+            raise _not_a_path(path, at) from None
         at = match.end()
     return steps
 
@@ -60,7 +74,25 @@ def format_steps(steps: Sequence[Step]) -> str:
 
 def matches(pattern: str, path: str) -> bool:
     """Whether `path` is selected by the glob `pattern`."""
-    return _matches(parse(pattern), parse(path))
+    return match_steps(parse(pattern), parse(path))
+
+
+def match_steps(pattern: list[Step], steps: list[Step]) -> bool:
+    """`matches` for a parsed pattern and path."""
+    if not pattern:
+        return not steps
+    head, rest = pattern[0], pattern[1:]
+    if head == ANY_DEPTH:
+        return any(match_steps(rest, steps[i:]) for i in range(len(steps) + 1))
+    return bool(steps) and _step_matches(head, steps[0]) and match_steps(rest, steps[1:])
+
+
+def is_glob(path: str) -> bool:
+    """Whether `path` has wildcards, so that it may select several places."""
+    return any(
+        step[0] is ANY_KEY if isinstance(step, tuple) else "*" in step or "?" in step
+        for step in parse(path)
+    )
 
 
 def is_within(path: str, ancestor: str) -> bool:
@@ -74,24 +106,24 @@ def _step(match: re.Match[str]) -> Step:
     if match["name"] is not None:
         return match["name"]
     key = match["key"]
-    return ("*",) if key == "*" else (ast.literal_eval(key),)
+    if key == "*":
+        return (ANY_KEY,)
+    if key.removeprefix("-").isdecimal():
+        return (int(key),)
+    import ast  # Rare, and a tenth of this package's import time.
 
-
-def _matches(pattern: list[Step], steps: list[Step]) -> bool:
-    if not pattern:
-        return not steps
-    head, rest = pattern[0], pattern[1:]
-    if head == ANY_DEPTH:
-        return any(_matches(rest, steps[i:]) for i in range(len(steps) + 1))
-    return bool(steps) and _step_matches(head, steps[0]) and _matches(rest, steps[1:])
+    return (ast.literal_eval(key),)
 
 
 def _step_matches(pattern: Step, step: Step) -> bool:
     if isinstance(pattern, tuple) != isinstance(step, tuple):
         return False
     if isinstance(pattern, tuple):
-        return pattern[0] == "*" or pattern == step
-    return fnmatch.fnmatchcase(str(step), pattern)
+        return pattern[0] is ANY_KEY or pattern == step
+    if "*" not in pattern and "?" not in pattern:
+        return pattern == step
+    parts = (_WILDCARDS.get(c, re.escape(c)) for c in pattern)
+    return re.fullmatch("".join(parts), str(step)) is not None
 
 
 def _not_a_path(path: str, at: int) -> ConfigError:

@@ -1,4 +1,7 @@
-"""Where a value was set: the file and line outside this package that last touched a field."""
+"""Where a value was set: the file and line outside this package that last touched a field.
+
+cfg.origin("dim")  # Origin("recipes/llama.py", 33)
+"""
 
 from __future__ import annotations
 
@@ -17,8 +20,12 @@ class Origin(NamedTuple):
     note: str = ""
 
     def __str__(self) -> str:
-        place = f"{self.filename}:{self.line}" if self.filename else ""
+        place = f"{_shortened(self.filename)}:{self.line}" if self.filename else ""
         return f"{self.note} ({place})" if self.note and place else self.note or place
+
+    def noting(self, note: str) -> Origin:
+        """Returns this origin with `note` in front of the note that it has."""
+        return self._replace(note=f"{note}, {self.note}" if self.note else note)
 
 
 def caller_origin(note: str = "") -> Origin:
@@ -27,3 +34,8 @@ def caller_origin(note: str = "") -> Origin:
     while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
         frame = frame.f_back
     return Origin(frame.f_code.co_filename, frame.f_lineno, note)
+
+
+def _shortened(filename: str) -> str:
+    here = os.getcwd() + os.sep
+    return filename[len(here) :] if filename.startswith(here) else filename

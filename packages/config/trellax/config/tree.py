@@ -17,44 +17,58 @@ from collections.abc import Callable, Iterator
 from typing import Any, ClassVar, NoReturn, Self, dataclass_transform
 
 from trellax.config import paths
+from trellax.config.containers import (
+    ATOMS,
+    Node,
+    children,
+    frozen,
+    is_branch,
+    is_container,
+    nodes_in,
+    steps_to,
+    with_item,
+)
 from trellax.config.errors import (
     ConfigConflictError,
+    ConfigDefinitionError,
     ConfigError,
     FieldTypeError,
     FrozenConfigError,
     UnknownFieldError,
     did_you_mean,
 )
-from trellax.config.fields import REQUIRED, field_types, own_fields
+from trellax.config.fields import REQUIRED, field_types, note_awaited, own_fields
 from trellax.config.provenance import Origin, caller_origin
-from trellax.config.typecheck import Mismatch, by_value, conform
-
-_HIDDEN = ("_origins", "_parent", "_frozen")
+from trellax.config.typecheck import Mismatch, brief, by_value, conform
 
 
 @dataclass_transform(kw_only_default=True)
-class Config:
+class Config(Node):
     """A node of a config tree. Subclass it and annotate fields; a field without default is required."""
 
     _field_defaults: ClassVar[dict[str, Any]] = {}
     _field_types: ClassVar[dict[str, Any] | None] = None
+    _defaults_checked: ClassVar[bool] = True
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         inherited: dict[str, Any] = {}
         for base in reversed(cls.__mro__[1:]):
             inherited |= base.__dict__.get("_field_defaults", {})
-        cls._field_defaults = inherited  # `own_fields` looks here for re-defaulted names.
-        cls._field_defaults = inherited | own_fields(cls)
-        cls._field_types = None  # Resolved on first use: annotations may name later classes.
+        cls._field_defaults = inherited | own_fields(cls, inherited)
+        # Types are resolved at first use: annotations may name classes that come later.
+        cls._field_types, cls._defaults_checked = None, False
 
     def __init__(self, **values: Any) -> None:
-        state = self.__dict__
-        state["_origins"], state["_parent"], state["_frozen"] = {}, None, False
-        for name, default in type(self)._field_defaults.items():
-            state[name] = self._adopt(by_value(default))
+        cls, state = type(self), self.__dict__
+        if not cls._defaults_checked:
+            cls._check_defaults()
+        state["_origins"], state["_parent"] = {}, None
+        state["_frozen"] = state["_final"] = False
+        for name, default in cls._field_defaults.items():
+            state[name] = default if type(default) in ATOMS else self._adopt(by_value(default))
         if values:
-            self.set(**values)
+            self._set(values, caller_origin())
 
     # ---- fields -------------------------------------------------------------------------------
 
@@ -71,16 +85,22 @@ class Config:
     @classmethod
     def field_type(cls, name: str) -> Any:
         """Returns the resolved annotation of `name`."""
+        return cls._types()[name]
+
+    @classmethod
+    def _types(cls) -> dict[str, Any]:
         if cls._field_types is None:
             cls._field_types = field_types(cls)
-        return cls._field_types[name]
+        return cls._field_types
 
     def keys(self) -> tuple[str, ...]:
+        """Returns the names of all fields, in order of declaration."""
         return self.field_names()
 
     def items(self) -> list[tuple[str, Any]]:
         """Returns (name, value) of each field, in order of declaration."""
-        return [(name, self.__dict__[name]) for name in self.field_names()]
+        state = self.__dict__
+        return [(name, state[name]) for name in self._field_defaults]
 
     def __contains__(self, name: object) -> bool:
         return name in self._field_defaults
@@ -91,7 +111,7 @@ class Config:
         raise self._unknown(name)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        self.set(**{name: value})
+        self._set({name: value}, caller_origin())
 
     def __delattr__(self, name: str) -> NoReturn:
         raise ConfigError(f"{self._where(name)}: fields cannot be deleted; set REQUIRED or None.")
@@ -107,41 +127,68 @@ class Config:
     def _set(self, values: dict[str, Any], origin: Origin) -> Self:
         stored = {name: self._checked(name, value) for name, value in values.items()}
         for name, value in stored.items():
-            self.__dict__[name] = self._adopt(value)
-            self._origins[name] = origin
+            self._store(name, value, origin)
         return self
 
-    def _checked(self, name: str, value: Any) -> Any:
+    def _store(self, name: str, value: Any, origin: Origin) -> None:
+        """Puts a checked value in its place."""
+        self.__dict__[name] = self._adopt(value)
+        self._origins[name] = origin
+
+    def _checked(self, name: str, value: Any, where: str = "") -> Any:
+        """Returns `value` in stored form; `where` replaces the field's path in errors."""
         if name not in self._field_defaults:
-            raise self._unknown(name)
+            raise self._unknown(name, where)
         if self._frozen:
             raise FrozenConfigError(
-                f"{self._where(name)}: the tree is frozen; change a clone() and use that."
+                f"{where or self._where(name)}: the tree is frozen; change a clone() and use that."
             )
         try:
-            return conform(value, self.field_type(name))
+            return conform(value, self._types()[name])
         except Mismatch as e:
             raise FieldTypeError(
-                f"{self._where(name)}{e.suffix}: expected {e.expected}, "
-                f"got {e.value!r} ({type(e.value).__qualname__}).{e.hint}{self._last_set(name)}"
+                f"{where or self._where(name)}{e.suffix}: {e}{self._last_set(name)}"
             ) from None
 
     def _adopt(self, value: Any) -> Any:
-        for child in _configs_in(value):
-            child.__dict__["_parent"] = self
+        if type(value) not in ATOMS:
+            for child in nodes_in(value):
+                child.__dict__["_parent"] = self
         return value
+
+    @classmethod
+    def _check_defaults(cls, *, strict: bool = False) -> None:
+        """Checks the class's own defaults once and keeps them in stored form.
+
+        Unless `strict`, annotations that name classes yet to come put it off.
+        """
+        try:
+            types = cls._types()
+        except ConfigDefinitionError:
+            if strict:
+                raise
+            return
+        for name, default in cls._field_defaults.items():
+            try:
+                cls._field_defaults[name] = conform(default, types[name])
+            except Mismatch as e:
+                raise ConfigDefinitionError(
+                    f"{cls.__qualname__}.{name}{e.suffix}, the default: {e}"
+                ) from None
+        cls._defaults_checked = True
 
     # ---- place in the tree --------------------------------------------------------------------
 
     def path(self) -> str:
         """Returns this node's path from the root of its tree ("" for the root itself)."""
         parent = self.__dict__.get("_parent")
-        if parent is None:
-            return ""
-        for steps, node in _located(parent):
-            if node is self:
-                return paths.format_steps([*paths.parse(parent.path()), *steps])
-        return ""  # Removed from its parent: a root of its own.
+        steps = steps_to(parent, self) if parent is not None else None
+        if steps is None:
+            return ""  # A root, or removed from its parent and so a root of its own.
+        path = parent.path()
+        for step in steps:
+            path = paths.join(path, step)
+        return path
 
     def at(self, path: str) -> Any:
         """Returns the value at `path`, for example `cfg.at("decoder.layers[3].norm.eps")`.
@@ -150,39 +197,63 @@ class Config:
             UnknownFieldError: naming the step that does not exist, with near names.
         """
         node: Any = self
+        seen = self.path()
         for step in paths.parse(path):
-            node = _descend(node, step, self, path)
+            node = _child(node, step, seen or type(self).__qualname__)
+            seen = paths.join(seen, step)
         return node
 
     def set_at(self, path: str, value: Any) -> Self:
-        """Sets the field, list element or dictionary entry at `path`."""
+        """Sets the field, list element or dictionary entry at `path`; a new key makes an entry.
+
+        Raises:
+            UnknownFieldError, FieldTypeError, FrozenConfigError: and nothing was changed.
+        """
         self._set_at(path, value, caller_origin())
         return self
 
     def _set_at(self, path: str, value: Any, origin: Origin) -> None:
-        steps = paths.parse(path)
-        if not steps:
+        *above, last = paths.parse(path) or [""]
+        if not last:
             raise ConfigError("An empty path names the root, which cannot be replaced in place.")
-        last = max(i for i, step in enumerate(steps) if isinstance(step, str))
-        owner = self.at(paths.format_steps(steps[:last]))
-        name = steps[last]
-        if not isinstance(owner, Config):
-            raise UnknownFieldError(f"{path}: {type(owner).__qualname__} has no fields.")
-        if last + 1 < len(steps):
-            self.at(path if not isinstance(self.at(paths.format_steps(steps[:-1])), dict) else
-                    paths.format_steps(steps[:-1]))
-            value = _with_element(getattr(owner, str(name)), steps[last + 1 :], value)
-        owner._set({str(name): value}, origin)
+        target = self.at(paths.format_steps(above))
+        if isinstance(target, Config) and isinstance(last, str):
+            target._set({last: value}, origin)
+            return
+        if not (isinstance(target, dict) and isinstance(last, tuple)):
+            _child(target, last, paths.format_steps(above))  # Raises if there is nothing.
+        cut = max(i for i, step in enumerate(above) if isinstance(step, str))
+        owner = self.at(paths.format_steps(above[:cut]))
+        owner._set_element(
+            above[cut], [step[0] for step in above[cut + 1 :]] + [last[0]], value, origin
+        )
+
+    def _set_element(self, name: str, keys: list[Any], value: Any, origin: Origin) -> None:
+        """Sets `self.name[key]...[key]`; the other elements stay the same objects."""
+        containers = [self.__dict__[name]]
+        for key in keys[:-1]:
+            containers.append(containers[-1][key])
+
+        def rebuilt(element: Any) -> Any:
+            for container, key in zip(reversed(containers), reversed(keys), strict=True):
+                element = with_item(container, key, element)
+            return element
+
+        element = self._checked(name, rebuilt(value))
+        for key in keys:
+            element = element[key]
+        self._store(name, rebuilt(element), origin)
 
     # ---- whole trees --------------------------------------------------------------------------
 
     def clone(self, **values: Any) -> Self:
         """Returns an unfrozen copy of the tree below this node, with `values` set on its root."""
-        copy = type(self).__new__(type(self))
+        copy = object.__new__(type(self))
         state = copy.__dict__
-        state["_origins"], state["_parent"], state["_frozen"] = dict(self._origins), None, False
+        state["_origins"], state["_parent"] = dict(self._origins), None
+        state["_frozen"] = state["_final"] = False
         for name, value in self.items():
-            state[name] = copy._adopt(by_value(value))
+            state[name] = value if type(value) in ATOMS else copy._adopt(by_value(value))
         return copy._set(values, caller_origin()) if values else copy
 
     def __deepcopy__(self, memo: object) -> Self:
@@ -201,13 +272,16 @@ class Config:
 
     def freeze(self) -> Self:
         """Forbids changes of the whole tree below this node, and returns it."""
-        for name, value in self.items():
-            self.__dict__[name] = _frozen(value)
-        self.__dict__["_frozen"] = True
+        if not self._frozen:
+            for name, value in self.items():
+                if type(value) not in ATOMS:
+                    self.__dict__[name] = frozen(value, lambda name=name: self._where(name))
+            self.__dict__["_frozen"] = True
         return self
 
     @property
     def is_frozen(self) -> bool:
+        """Whether changes are refused."""
         return self._frozen
 
     def visit(
@@ -239,9 +313,10 @@ class Config:
         """Gives a child the inputs and outputs that this node agrees on with it.
 
         Unset fields (REQUIRED or None) are filled. A field that somebody set to another value is a
-        conflict, and a child without the field does not fit its slot; both are errors.
+        conflict, and a child without the field does not fit its slot; both are errors. A value
+        that this node itself lacks provides nothing.
         """
-        if child is None:
+        if child is None or child is REQUIRED:
             return
         for name, value in values.items():
             if name not in child:
@@ -249,14 +324,21 @@ class Config:
                     f"{child._where()}: {type(self).__qualname__} gives this child its {name!r}, "
                     f"but {type(child).__qualname__} has no such field; it does not fit here."
                 )
-            present = child.__dict__[name]
-            if present is REQUIRED or present is None:
-                child._set({name: value}, Origin("", 0, f"provided by {self._where()}"))
-            elif present != value:
-                raise ConfigConflictError(
-                    f"{child._where(name)}: set to {present!r}{child._last_set(name)} but its parent "
-                    f"{self._where()} provides {value!r}. Leave it unset, or change the parent."
-                )
+            self._provide(child, name, value)
+
+    def _provide(self, child: Config, name: str, value: Any) -> None:
+        present = child.__dict__[name]
+        if value is REQUIRED:
+            if present is REQUIRED:
+                note_awaited(child, name)
+        elif present is REQUIRED or present is None:
+            child._set({name: value}, caller_origin(f"provided by {type(self).__qualname__}"))
+        elif value is not None and child._checked(name, value) != present:
+            raise ConfigConflictError(
+                f"{child._where(name)}: set to {brief(present)} but its parent {self._where()} "
+                f"provides {brief(value)}. Leave it unset, or change the parent."
+                f"{child._last_set(name)}"
+            )
 
     # ---- messages -----------------------------------------------------------------------------
 
@@ -278,46 +360,30 @@ class Config:
         origin = self._origins.get(name)
         return f" Last set at {origin}." if origin else ""
 
-    def _unknown(self, name: str) -> UnknownFieldError:
+    def _unknown(self, name: str, where: str = "") -> UnknownFieldError:
         near = did_you_mean(name, self._field_defaults)
         return UnknownFieldError(
-            f"{self._where(name)}: {type(self).__qualname__} has no field {name!r}.{near} "
+            f"{where or self._where(name)}: {type(self).__qualname__} has no field {name!r}.{near} "
             f"Its fields: {', '.join(self._field_defaults) or 'none'}."
         )
 
 
-def children(value: Any) -> Iterator[tuple[paths.Step, Any]]:
-    """Yields (step, value) of what lies directly below a config, list, tuple or dict."""
-    if isinstance(value, Config):
-        yield from value.items()
-    elif isinstance(value, (list, tuple)) and not hasattr(value, "_fields"):
-        yield from (((i,), v) for i, v in enumerate(value))
-    elif isinstance(value, dict):
-        yield from (((k,), v) for k, v in value.items())
+@contextlib.contextmanager
+def all_or_nothing(root: Config) -> Iterator[None]:
+    """Puts the tree below `root` back as it was if the block raises; nodes stay the same objects."""
+    saved: list[tuple[Config, dict[str, Any]]] = []
 
+    def save(path: str, node: Config) -> None:
+        saved.append((node, node.__dict__ | {"_origins": dict(node._origins)}))
 
-def is_branch(value: Any) -> bool:
-    """Whether `value` is a node that traversal enters: a config or a container."""
-    return isinstance(value, (Config, list, dict)) or (
-        isinstance(value, tuple) and not hasattr(value, "_fields")
-    )
-
-
-class FrozenList(list[Any]):
-    """A list of a frozen tree: equal to a list, but refuses changes."""
-
-    def _refuse(self, *_: object, **__: object) -> NoReturn:
-        raise FrozenConfigError("The tree is frozen; change a clone() and use that.")
-
-    __setitem__ = __delitem__ = __iadd__ = __imul__ = _refuse  # type: ignore[assignment]
-    append = extend = insert = pop = remove = clear = sort = reverse = _refuse  # type: ignore
-
-
-class FrozenDict(dict[Any, Any]):
-    """A dict of a frozen tree: equal to a dict, but refuses changes."""
-
-    __setitem__ = __delitem__ = __ior__ = FrozenList._refuse  # type: ignore[assignment]
-    pop = popitem = clear = update = setdefault = FrozenList._refuse  # type: ignore[assignment]
+    root.visit(enter_fn=save)
+    try:
+        yield
+    except BaseException:
+        for node, state in saved:
+            node.__dict__.clear()
+            node.__dict__.update(state)
+        raise
 
 
 @contextlib.contextmanager
@@ -329,11 +395,12 @@ def naming(node: Config, hook: str) -> Iterator[None]:
         raise
     except ValueError as e:
         raise ConfigError(f"{node._where()}: {e} (in {type(node).__qualname__}.{hook})") from e
+    except Exception as e:
+        e.add_note(f"In {type(node).__qualname__}.{hook} of {node._where()}.")
+        raise
 
 
-def _visit(
-    value: Any, path: str, visit_fn: Any, enter_fn: Any, exit_fn: Any
-) -> None:
+def _visit(value: Any, path: str, visit_fn: Any, enter_fn: Any, exit_fn: Any) -> None:
     if not is_branch(value):
         if visit_fn is not None:
             visit_fn(path, value)
@@ -342,67 +409,30 @@ def _visit(
     if is_node and enter_fn is not None and enter_fn(path, value) is False:
         return
     for step, child in list(children(value)):
-        _visit(child, paths.join(path, step), visit_fn, enter_fn, exit_fn)
+        if visit_fn is not None or is_branch(child):
+            _visit(child, paths.join(path, step), visit_fn, enter_fn, exit_fn)
     if is_node and exit_fn is not None:
         exit_fn(path, value)
 
 
-def _configs_in(value: Any) -> Iterator[Config]:
-    if isinstance(value, Config):
-        yield value
-    elif is_branch(value):
-        for _, child in children(value):
-            yield from _configs_in(child)
+def _child(node: Any, step: paths.Step, path: str) -> Any:
+    """Returns the value one step below `node`, which lies at `path`."""
+    if isinstance(node, Config):
+        if isinstance(step, str):
+            if step in node:
+                return node.__dict__[step]
+            raise node._unknown(step)
+    elif isinstance(step, tuple) and is_container(node):
+        with contextlib.suppress(LookupError, TypeError):
+            return node[step[0]]
+    raise UnknownFieldError(f"{path}: has no {paths.join('', step)}; {_holdings(node)}.")
 
 
-def _located(node: Config) -> Iterator[tuple[list[paths.Step], Config]]:
-    def search(value: Any, steps: list[paths.Step]) -> Iterator[tuple[list[paths.Step], Config]]:
-        if isinstance(value, Config):
-            yield steps, value
-        elif is_branch(value):
-            for step, child in children(value):
-                yield from search(child, [*steps, step])
-
-    for name, value in node.items():
-        yield from search(value, [name])
-
-
-def _frozen(value: Any) -> Any:
-    if isinstance(value, Config):
-        return value.freeze()
-    if isinstance(value, list):
-        return FrozenList(_frozen(v) for v in value)
-    if isinstance(value, dict):
-        return FrozenDict({k: _frozen(v) for k, v in value.items()})
-    if is_branch(value):
-        return tuple(_frozen(v) for v in value)
-    return value
-
-
-def _descend(node: Any, step: paths.Step, root: Config, path: str) -> Any:
-    if isinstance(node, Config) and isinstance(step, str):
-        if step in node:
-            return getattr(node, step)
-        raise node._unknown(step)
-    known = dict(children(node)) if not isinstance(node, Config) else {}
-    if isinstance(step, tuple) and isinstance(node, (list, tuple)) and isinstance(step[0], int):
-        step = (step[0] % len(node),) if -len(node) <= step[0] < len(node) else step
-    if step in known:
-        return known[step]
-    shown = ", ".join(str(k[0]) for k in known) or "nothing"
-    raise UnknownFieldError(
-        f"{root._where()}: no {paths.join('', step)!r} in {path!r}; "
-        f"there {type(node).__qualname__} holds {shown}."
-    )
-
-
-def _with_element(container: Any, steps: list[paths.Step], value: Any) -> Any:
-    """Returns a copy of `container` in which the element at `steps` is `value`."""
-    key = steps[0][0]
-    if len(steps) > 1:
-        value = _with_element(container[key], steps[1:], value)
-    if isinstance(container, dict):
-        return {**container, key: value}
-    items = list(container)
-    items[key] = value
-    return type(container)(items) if type(container) is tuple else items
+def _holdings(node: Any) -> str:
+    if isinstance(node, Config):
+        return f"it is a {type(node).__qualname__} with fields {', '.join(node.keys())}"
+    if isinstance(node, dict):
+        return f"its keys are {', '.join(map(repr, node))}" if node else "it is an empty dict"
+    if is_container(node):
+        return f"it has {len(node)} elements"
+    return f"it is {brief(node)}, which has no parts"

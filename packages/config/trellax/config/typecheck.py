@@ -8,13 +8,16 @@ copied, ints widened where a float is expected, array types turned into names) o
 from __future__ import annotations
 
 import collections.abc
+import contextlib
 import copy
 import enum
+import operator
 import re
 import types
 import typing
 from typing import Annotated, Any, Literal, TypeVar, Union
 
+from trellax.config.containers import ATOMS, Node
 from trellax.config.fields import REQUIRED, DType
 
 
@@ -25,6 +28,12 @@ class Mismatch(Exception):
         super().__init__(suffix, value, expected, hint)
         self.suffix, self.value, self.expected, self.hint = suffix, value, expected, hint
 
+    def __str__(self) -> str:
+        got = brief(self.value)
+        kind = type(self.value).__qualname__
+        shown = got if isinstance(self.value, (Node, type)) or got == kind else f"{got} ({kind})"
+        return f"expected {self.expected}, got {shown}.{self.hint}"
+
 
 def conform(value: Any, annotation: Any, suffix: str = "") -> Any:
     """Returns `value` in stored form.
@@ -34,7 +43,7 @@ def conform(value: Any, annotation: Any, suffix: str = "") -> Any:
     """
     if value is REQUIRED:
         return value
-    annotation = _strip(annotation)
+    annotation = stripped(annotation)
     origin = typing.get_origin(annotation)
     if annotation in (Any, object) or isinstance(annotation, TypeVar):
         return by_value(value)
@@ -46,11 +55,14 @@ def conform(value: Any, annotation: Any, suffix: str = "") -> Any:
         return _require(value is None, value, annotation, suffix)
     if annotation is DType:
         return _conform_dtype(value, suffix)
+    if hasattr(annotation, "_conform"):
+        return annotation._conform(value, suffix)
     if origin is type or annotation is type:
         return _conform_class(value, annotation, suffix)
     kind = origin or annotation
     if kind is collections.abc.Callable:
-        return _require(callable(value), value, annotation, suffix)
+        ok = callable(value) and not isinstance(value, Node)
+        return _require(ok, value, annotation, suffix)
     if kind in _SEQUENCES:
         return _conform_sequence(value, annotation, kind, suffix)
     if kind in (dict, collections.abc.Mapping):
@@ -60,8 +72,12 @@ def conform(value: Any, annotation: Any, suffix: str = "") -> Any:
 
 def by_value(value: Any) -> Any:
     """Returns a copy that shares no mutable part with `value`."""
-    if type(value) in (list, tuple):
-        return type(value)(by_value(v) for v in value)
+    if type(value) in ATOMS:
+        return value
+    if isinstance(value, Node):
+        return value.clone()  # type: ignore[attr-defined]
+    if type(value) is tuple:
+        return tuple([by_value(v) for v in value])
     if isinstance(value, list):
         return [by_value(v) for v in value]
     if isinstance(value, dict):
@@ -71,9 +87,19 @@ def by_value(value: Any) -> Any:
     return copy.deepcopy(value)
 
 
+def brief(value: Any) -> str:
+    """Returns `value` for a message: a config or class by its name, anything long cut short."""
+    if isinstance(value, Node):
+        return type(value).__qualname__
+    if isinstance(value, type):
+        return f"the class {value.__qualname__}"
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
 def describe(annotation: Any) -> str:
     """Returns the annotation as a reader would write it: `int | None`, `list[str]`."""
-    annotation = _strip(annotation)
+    annotation = stripped(annotation)
     origin, args = typing.get_origin(annotation), typing.get_args(annotation)
     if origin in (Union, types.UnionType):
         return " | ".join(describe(a) for a in args)
@@ -93,16 +119,17 @@ def describe(annotation: Any) -> str:
     return getattr(annotation, "__qualname__", str(annotation))
 
 
+def stripped(annotation: Any) -> Any:
+    """Returns the annotation without `Annotated`, and so without `Required`."""
+    while typing.get_origin(annotation) is Annotated:
+        annotation = typing.get_args(annotation)[0]
+    return annotation
+
+
 _DTYPE_NAME = re.compile(
     r"bool|u?int(2|4|8|16|32|64)|bfloat16|float(16|32|64|[468]_\w+)|complex(64|128)"
 )
 _SEQUENCES = (list, tuple, collections.abc.Sequence, collections.abc.Iterable)
-
-
-def _strip(annotation: Any) -> Any:
-    while typing.get_origin(annotation) is Annotated:
-        annotation = typing.get_args(annotation)[0]
-    return annotation
 
 
 def _require(ok: bool, value: Any, annotation: Any, suffix: str) -> Any:
@@ -114,7 +141,7 @@ def _require(ok: bool, value: Any, annotation: Any, suffix: str) -> Any:
 def _conform_union(value: Any, annotation: Any, suffix: str) -> Any:
     options = typing.get_args(annotation)
     # An exact type wins over a conversion, so `int | float` keeps ints as they are.
-    exact = [o for o in options if _strip(o) is type(value)]
+    exact = [o for o in options if stripped(o) is type(value)]
     deepest: Mismatch | None = None
     for option in exact + [o for o in options if o not in exact]:
         try:
@@ -179,16 +206,32 @@ def _conform_mapping(value: Any, annotation: Any, suffix: str) -> dict[Any, Any]
 
 
 def _conform_instance(value: Any, annotation: Any, kind: Any, suffix: str) -> Any:
-    if kind is float and type(value) is int:
-        return float(value)
-    if not isinstance(kind, type):
-        return by_value(value)  # NewType, protocols without runtime checks
+    if kind in (int, float) and type(value) is not kind:
+        value = _as_number(value, kind)
+    if not isinstance(kind, type) or _is_unchecked_protocol(kind):
+        return by_value(value)
     ok = isinstance(value, kind)
     if kind in (int, float) and isinstance(value, bool):
         ok = False  # True is an int in Python, and never what the author meant.
     if not ok:
         raise Mismatch(suffix, value, describe(annotation), _hint(value, annotation))
     return by_value(value)
+
+
+def _as_number(value: Any, kind: type) -> Any:
+    """Widens ints to floats and turns array libraries' scalars into Python's."""
+    if isinstance(value, (bool, str, Node)):
+        return value
+    if isinstance(value, kind):
+        return value if isinstance(value, enum.Enum) else kind(value)
+    with contextlib.suppress(TypeError):
+        return kind(operator.index(value))
+    return value
+
+
+def _is_unchecked_protocol(kind: type) -> bool:
+    is_protocol = getattr(kind, "_is_protocol", False)
+    return is_protocol and not getattr(kind, "_is_runtime_protocol", False)
 
 
 def _hint(value: Any, annotation: Any) -> str:
