@@ -159,7 +159,7 @@ def _equations(jaxpr: Any) -> Iterator[Any]:
     for eqn in jaxpr.eqns:
         yield eqn
         for value in eqn.params.values():
-            for inner in value if isinstance(value, (tuple, list)) else [value]:
+            for inner in value if isinstance(value, tuple | list) else [value]:
                 inner = getattr(inner, "jaxpr", inner)  # Closed ones hold an open one.
                 if hasattr(inner, "eqns"):
                     yield from _equations(inner)

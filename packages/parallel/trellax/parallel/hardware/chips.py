@@ -81,5 +81,5 @@ def chip_of_kind(platform: str, device_kind: str) -> Chip:
 
 
 def _chip(name: str, facts: dict[str, Any]) -> Chip:
-    fixed = {k: tuple(v) if isinstance(v, list) else v for k, v in facts.items()}
+    fixed: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in facts.items()}
     return Chip(name=name, **fixed)

@@ -4,6 +4,8 @@ from trellax.parallel.sharding import constrain, fsdp_tensor_rules, sharding_sco
 """
 
 from trellax.parallel.sharding.axis_rules import (
+    ACTIVATION_AXES,
+    PARAMETER_AXES,
     LogicalAxes,
     LogicalAxisRules,
     OmittedAxis,
@@ -16,8 +18,6 @@ from trellax.parallel.sharding.placement import (
     shardings_for,
 )
 from trellax.parallel.sharding.rule_sets import (
-    ACTIVATION_AXES,
-    PARAMETER_AXES,
     fsdp_rules,
     fsdp_tensor_rules,
     replicated_rules,

@@ -6,7 +6,8 @@
 A *logical axis* is what a layer calls a dimension of its array ("embed"); a *mesh axis* is one of
 `MESH_AXES`. A logical axis maps to one mesh axis, to several (split by all, outermost first) or to
 None (each device holds all of it). In an array's axes None stands for a dimension that is never
-split. `rule_sets.py` has the names in use.
+split. Parameters and activations have axes of their own because they are split differently: FSDP
+splits a weight's `embed`, but an activation's `batch`, over the same devices.
 
 Not every dimension can be split as its rule says. A mesh axis is left out of a spec where
 - *collision*: a dimension further left already uses it (an array is split by an axis only once), or
@@ -29,6 +30,35 @@ if TYPE_CHECKING:
 
 LogicalAxes = Sequence[str | None]
 """One name, or None, for each dimension of an array."""
+
+MeshAxes = str | tuple[str, ...] | None
+"""What a logical axis maps to: one mesh axis, several (outermost first), or none."""
+
+_PARAMETER_RULES: dict[str, MeshAxes] = {
+    "layers": None,  # L, stacked copies of a layer
+    "embed": "fsdp",  # D
+    "mlp": "model",  # F
+    "heads": "model",  # N
+    "kv_heads": "model",  # K
+    "head_dim": None,  # H
+    "vocab": "model",  # V
+    "experts": "expert",  # E
+    "norm": None,  # scales and other small vectors
+}
+_ACTIVATION_RULES: dict[str, MeshAxes] = {
+    "batch": ("data", "expert", "fsdp"),  # B
+    "length": "seq",  # S or T
+    "act_embed": None,
+    "act_mlp": "model",
+    "act_heads": "model",
+    "act_kv_heads": "model",
+    "act_head_dim": None,
+    "act_vocab": "model",
+    "act_experts": "expert",
+}
+PARAMETER_AXES = tuple(_PARAMETER_RULES)
+ACTIVATION_AXES = tuple(_ACTIVATION_RULES)
+DEFAULT_RULES: dict[str, MeshAxes] = {**_PARAMETER_RULES, **_ACTIVATION_RULES}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,9 +95,12 @@ class SpecReport:
 
 
 class LogicalAxisRules(Config):
-    """Which mesh axes split each logical axis: a parallelism plan as data."""
+    """Which mesh axes split each logical axis: a parallelism plan as data.
 
-    rules: dict[str, str | tuple[str, ...] | None] = {}
+    The default is FSDP and tensor parallelism (`fsdp_tensor_rules`).
+    """
+
+    rules: dict[str, MeshAxes] = DEFAULT_RULES
 
     def check(self) -> None:
         for logical_axis, mesh_axes in self.rules.items():
@@ -82,7 +115,7 @@ class LogicalAxisRules(Config):
             if len(set(named)) != len(named):
                 raise ValueError(f"rules[{logical_axis!r}]: {mesh_axes!r} names an axis twice.")
 
-    def override(self, **rules: str | tuple[str, ...] | None) -> LogicalAxisRules:
+    def override(self, **rules: MeshAxes) -> LogicalAxisRules:
         """Returns a copy with some logical axes mapped differently, or new ones added."""
         return self.clone(rules={**self.rules, **rules})
 
@@ -158,7 +191,7 @@ class LogicalAxisRules(Config):
         return SpecReport(tuple(per_dim), tuple(omitted))
 
 
-def _as_tuple(mesh_axes: str | tuple[str, ...] | None) -> tuple[str, ...]:
+def _as_tuple(mesh_axes: MeshAxes) -> tuple[str, ...]:
     if mesh_axes is None:
         return ()
     return (mesh_axes,) if isinstance(mesh_axes, str) else mesh_axes

@@ -1,6 +1,6 @@
 """From rules and a mesh to the sharding of each array.
 
-    shardings = shardings_for(model.all_parameter_specs(), mesh=mesh, rules=rules)
+    shardings = shardings_for(model.all_parameter_specs(), mesh, rules)
 
 A *spec* here is any object with `.shape` and `.logical_axes`, such as a layer's `ParameterSpec`.
 """
@@ -28,18 +28,17 @@ class ArraySpec(Protocol):
 
 
 def named_sharding(
-    axes: LogicalAxes,
-    *,
     mesh: jax.sharding.Mesh,
     rules: LogicalAxisRules,
+    axes: LogicalAxes,
     shape: Sequence[int] | None = None,
 ) -> jax.sharding.NamedSharding:
     """Returns how an array with these logical axes lies on the mesh.
 
     Args:
-        axes: one logical axis (or None) for each dimension.
         mesh: the devices.
         rules: which mesh axes split each logical axis.
+        axes: one logical axis (or None) for each dimension.
         shape: the array's shape; without it the dimensions are taken to divide evenly.
     """
     import jax
@@ -48,7 +47,7 @@ def named_sharding(
     return jax.sharding.NamedSharding(mesh, spec)
 
 
-def shardings_for(specs: Any, *, mesh: jax.sharding.Mesh, rules: LogicalAxisRules) -> Any:
+def shardings_for(specs: Any, mesh: jax.sharding.Mesh, rules: LogicalAxisRules) -> Any:
     """Returns the tree of shardings of a tree of parameters.
 
     Args:
@@ -63,13 +62,13 @@ def shardings_for(specs: Any, *, mesh: jax.sharding.Mesh, rules: LogicalAxisRule
 
     def sharding(path: str, spec: ArraySpec) -> jax.sharding.NamedSharding:
         _refuse_collisions(path, spec, rules)
-        return named_sharding(spec.logical_axes, mesh=mesh, rules=rules, shape=spec.shape)
+        return named_sharding(mesh, rules, spec.logical_axes, spec.shape)
 
     return _map_specs(sharding, specs)
 
 
 def explain_shardings(
-    specs: Any, *, mesh: jax.sharding.Mesh, rules: LogicalAxisRules
+    specs: Any, mesh: jax.sharding.Mesh, rules: LogicalAxisRules
 ) -> dict[str, str]:
     """Returns {path: spec and why it leaves out what it leaves out} of a tree of `ArraySpec`s."""
     lines: dict[str, str] = {}
@@ -104,5 +103,5 @@ def _map_specs(fn: Callable[[str, ArraySpec], Any], specs: Any) -> Any:
             raise ValueError(f"{path}: a {type(spec).__qualname__} has no shape and logical_axes.")
         return fn(path, spec)
 
-    is_spec = lambda leaf: isinstance(leaf, ArraySpec)  # noqa: E731
+    is_spec = lambda leaf: isinstance(leaf, ArraySpec)
     return jax.tree_util.tree_map_with_path(visit, specs, is_leaf=is_spec)

@@ -83,5 +83,5 @@ def constrain(x: AnyArray, axes: LogicalAxes) -> AnyArray:
         return x
     import jax
 
-    sharding = named_sharding(axes, mesh=scope.mesh, rules=scope.rules, shape=x.shape)
+    sharding = named_sharding(scope.mesh, scope.rules, axes, x.shape)
     return jax.lax.with_sharding_constraint(x, sharding)
