@@ -12,7 +12,7 @@ from trellax.runtime.checkpoint.errors import CheckpointSaveError
 
 
 class PendingSave:
-    """Runs `finish` in a thread that the interpreter waits for at exit."""
+    """Runs `finish` in a thread. One that runs when the interpreter exits is lost: close first."""
 
     def __init__(self, step: int, finish: Callable[[], None]):
         self.step = step
