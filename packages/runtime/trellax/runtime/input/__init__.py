@@ -11,7 +11,7 @@
     )
     cfg.instantiate().batch(0)["input_ids"]  # int32 [16, 512]
 
-Importing this package imports neither grain nor jax nor tokenizers: they load when data is read.
+Libraries that read data (grain, tokenizers, pyarrow, array_record) load when data is read.
 """
 
 from trellax.runtime.input.array_record import ArrayRecordDocuments

@@ -20,18 +20,18 @@ from trellax.layers import ParameterSpec, is_spec
 
 
 class ParameterRule(Configurable):
-    """How the parameters whose path matches `path` are treated."""
+    """How some parameters are treated, chosen by their paths."""
 
     class Config(Configurable.Config):
         """
         Fields:
-            path: a glob over parameter paths, such as "**.norm*.**" or "embedding.weight".
+            parameters: a glob over parameter paths, such as "**.norm*.**" or "embedding.weight".
             learning_rate_multiplier: scales the schedule.
             weight_decay_multiplier: scales the optimizer's weight decay.
             frozen: keep the parameters as they are; no gradient is computed for them.
         """
 
-        path: Required[str] = REQUIRED
+        parameters: Required[str] = REQUIRED
         learning_rate_multiplier: float = 1.0
         weight_decay_multiplier: float = 1.0
         frozen: bool = False
@@ -58,13 +58,13 @@ def resolve_parameters(specs: Any, rules: Sequence[ParameterRule.Config]) -> Any
 
     def resolve(key_path: Any, spec: ParameterSpec) -> Parameter:
         path = format_path([k.key for k in key_path])
-        hits = [i for i, rule in enumerate(rules) if path_matches(rule.path, path)]
+        hits = [i for i, rule in enumerate(rules) if path_matches(rule.parameters, path)]
         unused.difference_update(hits)
         return _parameter(path, spec, rules[hits[0]] if hits else None)
 
     tree = jax.tree_util.tree_map_with_path(resolve, specs, is_leaf=is_spec)
     if unused:
-        names = ", ".join(repr(rules[i].path) for i in sorted(unused))
+        names = ", ".join(repr(rules[i].parameters) for i in sorted(unused))
         raise NoMatchError(f"No parameter matches the rule {names}; list them with `show --specs`.")
     return tree
 

@@ -21,6 +21,7 @@ from trellax.layers import (
     fold_in_name,
     functional,
     total_loss,
+    with_updates,
 )
 from trellax.runtime.learner import Learner, StateSpec
 
@@ -93,7 +94,8 @@ class TrainStep:
         params, learner_state, learner_metrics = self._learner.update(
             grads, state["learner"], state["params"]
         )
-        params = _with_updates(params, updates)
+        # A module's state updates are for its parameters that the learner does not train.
+        params = with_updates(params, updates)
         finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(learner_metrics["grad_norm"])
         health = _count_skip(state["health"], finite)
         new_state = {
@@ -212,17 +214,6 @@ def _flat_summaries(summaries: Tree) -> Tree:
     return {
         "/".join(str(k.key) for k in path): v.mean if is_weighted(v) else v for path, v in leaves
     }
-
-
-def _with_updates(params: Tree, updates: Tree) -> Tree:
-    """Puts state updates of modules in the place of the (untrained) parameters they are for."""
-    if not updates:
-        return params
-    merged = dict(params)
-    for name, value in updates.items():
-        is_tree = isinstance(value, dict)
-        merged[name] = _with_updates(params[name], value) if is_tree else value
-    return merged
 
 
 def _keep_if(condition: jax.Array, new: Tree, old: Tree) -> Tree:

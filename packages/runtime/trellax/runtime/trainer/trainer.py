@@ -33,7 +33,7 @@ from trellax.runtime.trainer.placement import Placement
 from trellax.runtime.trainer.profiler import Profiler
 from trellax.runtime.trainer.signals import StopSignals
 from trellax.runtime.trainer.train_step import EvaluationStep, TrainStep
-from trellax.runtime.writers import JsonlWriter, ProgressWriter, TensorBoardWriter, Writer
+from trellax.runtime.writers import MultiWriter, Writer
 
 Tree = dict[str, Any]
 _log = logging.getLogger(__name__)
@@ -49,11 +49,13 @@ class Outcome:
 
     Attributes:
         step: steps done in all, earlier lives of the run included.
+        state: the train state, see `TrainStep`.
         metrics: the last values of every logged metric.
         stopped_by: number of the signal that ended the run early, or None.
     """
 
     step: int
+    state: Tree
     metrics: dict[str, float]
     stopped_by: int | None = None
 
@@ -64,12 +66,13 @@ class Trainer(Configurable):
     class Config(Configurable.Config):
         """
         Fields:
+            name: of the experiment.
             model: its `forward(batch)` gives the summed loss and the number of targets.
             learner: optimizer, schedule, per-path rules.
             input: training batches.
             evaluators: held-out inputs by name.
             checkpointer: None trains without saving.
-            writers: where metrics go, by name.
+            writer: where metrics go.
             profiler: which steps to trace.
             mesh_shape: how the devices are arranged.
             axis_rules: which mesh axis each logical axis goes to.
@@ -79,19 +82,16 @@ class Trainer(Configurable):
             max_steps: length of training.
             log_every_steps: how often metrics are written.
             max_consecutive_skips: give up after so many non-finite steps in a row.
-            seed: of parameters and dropout (the input has its own).
+            seed: of parameters and dropout, and of the input if that sets none of its own.
         """
 
+        name: str = "unnamed"
         model: Required[BaseLayer.Config] = REQUIRED
         learner: Learner.Config = Learner.default_config()
         input: Input.Config = Input.default_config()
         evaluators: dict[str, Evaluator.Config] = {}
         checkpointer: Checkpointer.Config | None = Checkpointer.default_config()
-        writers: dict[str, Writer.Config] = {
-            "jsonl": JsonlWriter.default_config(),
-            "tensorboard": TensorBoardWriter.default_config(),
-            "progress": ProgressWriter.default_config(),
-        }
+        writer: Writer.Config = MultiWriter.default_config()
         profiler: Profiler.Config = Profiler.default_config()
         mesh_shape: MeshShape = MeshShape(fsdp=-1)
         axis_rules: LogicalAxisRules = LogicalAxisRules()
@@ -105,6 +105,7 @@ class Trainer(Configurable):
 
         def derive(self) -> None:
             self.provide(self.learner, total_steps=self.max_steps)
+            self.provide(self.input, seed=self.seed)
 
         def check(self) -> None:
             for name in ("accumulation_steps", "max_steps", "log_every_steps"):
@@ -157,12 +158,11 @@ class Trainer(Configurable):
             signals = stack.enter_context(StopSignals())
             checkpointer = self._open_checkpointer(stack)
             step, state = self._restore_or_init(checkpointer)
-            writers = self._open_writers(stack, step)
+            writer = self._open_writer(stack, step)
             stack.callback(self._profiler.close)
-            step, state = self._train(step, state, signals, checkpointer, writers)
-            self._finish(step, state, checkpointer, writers)
-            self.final_state = state
-        return Outcome(step, self._metrics, signals.received)
+            step, state = self._train(step, state, signals, checkpointer, writer)
+            self._finish(step, state, checkpointer, writer)
+        return Outcome(step, state, self._metrics, signals.received)
 
     def evaluate(self, params: Tree) -> dict[str, float]:
         """Returns the metrics of every evaluator."""
@@ -170,6 +170,10 @@ class Trainer(Configurable):
         for evaluator in self.evaluators:
             metrics |= evaluator.evaluate(params)
         return metrics
+
+    def evaluation_params(self, state: Tree) -> Tree:
+        """Returns the parameters of a state to evaluate or sample with (averaged, if so learnt)."""
+        return self.learner.evaluation_params(state["learner"], state["params"])
 
     def state_specs(self) -> Tree:
         """Returns the specs of the train state: what a checkpoint of this run holds."""
@@ -186,7 +190,7 @@ class Trainer(Configurable):
     # ---- the loop -------------------------------------------------------------------------------
 
     def _train(
-        self, step: int, state: Tree, signals: StopSignals, checkpointer: Any, writers: list[Any]
+        self, step: int, state: Tree, signals: StopSignals, checkpointer: Any, writer: Writer | None
     ) -> tuple[int, Tree]:
         if step >= self.cfg.max_steps:
             return step, state
@@ -199,35 +203,35 @@ class Trainer(Configurable):
             state, metrics = step_fn(state, batch)
             step += 1
             self._profiler.after_step(step, metrics)
-            self._on_metrics(self._late.push(step, metrics), speed, writers)
+            self._on_metrics(self._late.push(step, metrics), speed, writer)
             last = step >= self.cfg.max_steps or signals.received is not None
             if last:
                 break
             batch = self.placement.put_batch(next(batches))
-            if self._between_steps(step, state, checkpointer, writers, speed):
+            if self._between_steps(step, state, checkpointer, writer, speed):
                 speed.restart()
-        self._on_metrics(self._late.flush(), speed, writers)
+        self._on_metrics(self._late.flush(), speed, writer)
         return step, state
 
     def _between_steps(
-        self, step: int, state: Tree, checkpointer: Any, writers: list[Any], speed: Speedometer
+        self, step: int, state: Tree, checkpointer: Any, writer: Writer | None, speed: Speedometer
     ) -> bool:
         """Saves and evaluates if due; returns whether it took time from training."""
         due = [e for e in self.evaluators if e.is_due(step)]
         save = checkpointer is not None and checkpointer.should_save(step)
         if not due and not save:
             return False
-        self._on_metrics(self._late.flush(), speed, writers)
+        self._on_metrics(self._late.flush(), speed, writer)
         if save:
             checkpointer.save(step, state)
         if due:
-            params = self.learner.evaluation_params(state["learner"], state["params"])
+            params = self.evaluation_params(state)
             for evaluator in due:
-                self._write(step, evaluator.evaluate(params), writers)
+                self._write(step, evaluator.evaluate(params), writer)
         return True
 
     def _on_metrics(
-        self, late: tuple[int, dict[str, float]] | None, speed: Speedometer, writers: list[Any]
+        self, late: tuple[int, dict[str, float]] | None, speed: Speedometer, writer: Writer | None
     ) -> None:
         if late is None:
             return
@@ -242,14 +246,13 @@ class Trainer(Configurable):
                 f"at the data of these steps."
             )
         if step % self.cfg.log_every_steps == 0 or step in (1, self.cfg.max_steps):
-            self._write(step, metrics | speed.read(), writers)
+            self._write(step, metrics | speed.read(), writer)
 
-    def _finish(self, step: int, state: Tree, checkpointer: Any, writers: list[Any]) -> None:
-        if checkpointer is not None and checkpointer.latest_step() != step:
+    def _finish(self, step: int, state: Tree, checkpointer: Any, writer: Writer | None) -> None:
+        if checkpointer is not None:
             checkpointer.save(step, state, force=True)
         if step >= self.cfg.max_steps and self.evaluators:
-            params = self.learner.evaluation_params(state["learner"], state["params"])
-            self._write(step, self.evaluate(params), writers)
+            self._write(step, self.evaluate(self.evaluation_params(state)), writer)
         if checkpointer is not None:
             checkpointer.wait()
 
@@ -272,30 +275,28 @@ class Trainer(Configurable):
         stack.callback(checkpointer.close)
         return checkpointer
 
-    def _open_writers(self, stack: contextlib.ExitStack, step: int) -> list[Any]:
+    def _open_writer(self, stack: contextlib.ExitStack, step: int) -> Writer | None:
         if jax.process_index() != 0:
-            return []
-        writers = []
-        for cfg in self.cfg.writers.values():
-            writer = cfg.instantiate(directory=self.directory, total_steps=self.cfg.max_steps)
-            stack.callback(writer.close)
-            writer.resume(step)
-            writers.append(writer)
-        return writers
+            return None
+        writer = self.cfg.writer.instantiate(
+            directory=self.directory, total_steps=self.cfg.max_steps
+        )
+        stack.callback(writer.close)
+        writer.resume(step)
+        return writer
 
-    def _write(self, step: int, values: dict[str, float], writers: list[Any]) -> None:
+    def _write(self, step: int, values: dict[str, float], writer: Writer | None) -> None:
         self._metrics |= values
-        for writer in writers:
+        if writer is not None:
             writer.write(step, values)
 
     def _speedometer(self) -> Speedometer:
         batch_size, length = self.input.batch_spec()["input_ids"].shape
-        hardware = detect_hardware()
-        peak = peak_flops(hardware, self.cfg.compute_dtype)
+        peak = peak_flops(detect_hardware(), self.cfg.compute_dtype)
         return Speedometer(
             tokens_per_step=batch_size * length,
             forward_flops_per_token=self.model.forward_flops_per_token(length),
-            peak_flops=None if peak is None else peak * jax.device_count(),
+            peak_flops=peak,
         )
 
     def _check_batch(self) -> None:

@@ -1,0 +1,171 @@
+"""What the user typed: a verb, an experiment, flags, and `path=value` overrides.
+
+    trellax VERB NAME [OTHER] [--flag=value ...] [path=value ...]
+
+Every mistake is one line on stderr with near names, and exit code 2.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+from absl import flags
+
+from trellax.config import did_you_mean
+from trellax.experiments.registry import experiment_names
+
+
+class UsageError(Exception):
+    """A mistake on the command line; the message is one line."""
+
+
+VERBS = {
+    "train": "train it; in a folder that holds a run, go on with that run",
+    "eval": "evaluate a run's checkpoint on the held-out text",
+    "generate": "continue a prompt with a run's checkpoint",
+    "show": "print the config tree (--as=text, python, json, final or specs)",
+    "diff": "print how two experiments, or an experiment and its overrides, differ",
+    "html": "write the config tree, or two side by side, as a page",
+    "list": "name the experiments",
+}
+
+_FLAG_VERBS = {
+    "dir": ("train", "eval", "generate"),
+    "steps": ("train",),
+    "seed": ("train", "generate"),
+    "text": ("train", "eval"),
+    "hardware": ("show", "diff", "html"),
+    "step": ("eval", "generate"),
+    "prompt": ("generate",),
+    "tokens": ("generate",),
+    "temperature": ("generate",),
+    "top_k": ("generate",),
+    "as": ("show",),
+    "explain": ("show",),
+    "output": ("html",),
+}
+_ALWAYS = ("experiment", "help")
+
+
+@dataclasses.dataclass(frozen=True)
+class Arguments:
+    """A parsed command line."""
+
+    verb: str
+    name: str
+    other: str | None
+    overrides: tuple[str, ...]
+    flags: flags.FlagValues
+
+
+def parse(argv: Sequence[str]) -> Arguments:
+    """Parses the arguments after the program's name.
+
+    Raises:
+        UsageError: for unknown verbs, flags, or too many or too few names.
+    """
+    values = _define_flags()
+    words, overrides = _split(_parsed(values, argv))
+    verb = _verb(words, values)
+    _check_flags(verb, values)
+    names = ([values.experiment] if values.experiment else []) + words
+    most = {"list": 0, "diff": 2, "html": 2}.get(verb, 1)
+    if len(names) > most:
+        raise UsageError(f"`{verb}` does not take {names[most]!r}; overrides look like path=value.")
+    if not names and verb != "list":
+        raise UsageError(f"`{verb}` needs an experiment: {', '.join(experiment_names())}.")
+    name, other = (*names, None, None)[:2]
+    return Arguments(verb, name or "", other, tuple(overrides), values)
+
+
+def usage() -> str:
+    """Returns the text of `--help`."""
+    verbs = "\n".join(f"  {verb:<9} {text}" for verb, text in VERBS.items())
+    lines = [
+        f"  --{name + '=' + _PLACEHOLDERS[name]:<18} {_define_flags()[name].help}"
+        for name in _FLAG_VERBS
+    ]
+    return (
+        "trellax VERB NAME [--flag=value ...] [path=value ...]\n\n"
+        f"Verbs (train if none is given):\n{verbs}\n\nFlags:\n" + "\n".join(lines) + "\n\n"
+        "Overrides change fields of the experiment's config, after the mesh rule of the hardware:\n"
+        "  learner.schedule.peak=1e-3  model.decoder.**.dropout.rate=0.1\n\n"
+        "Exit codes: 0 done, 1 failed, 2 a mistake on the command line or in the config,\n"
+        "130 and 143 stopped by Ctrl-C and SIGTERM after saving."
+    )
+
+
+_PLACEHOLDERS = {
+    "dir": "FOLDER",
+    "steps": "N",
+    "seed": "S",
+    "text": "FILES",
+    "hardware": "NAME",
+    "step": "N",
+    "prompt": "TEXT",
+    "tokens": "N",
+    "temperature": "T",
+    "top_k": "K",
+    "as": "FORM",
+    "explain": "PATH",
+    "output": "FILE",
+}
+
+
+def _define_flags() -> flags.FlagValues:
+    values = flags.FlagValues()
+    common = {"flag_values": values}
+    flags.DEFINE_string("experiment", None, "experiment that a build target is for", **common)
+    flags.DEFINE_bool("help", False, "print this", **common)
+    flags.DEFINE_string("dir", None, "folder of the run [runs/NAME]", **common)
+    flags.DEFINE_integer("steps", None, "train up to so many steps", lower_bound=1, **common)
+    flags.DEFINE_integer("seed", None, "of parameters and data, or of the draws", **common)
+    flags.DEFINE_list("text", None, "your own text files, comma-separated", **common)
+    flags.DEFINE_string("hardware", None, "apply the mesh rule of this hardware, e.g. tpu-v5p-512", **common)
+    flags.DEFINE_integer("step", None, "which checkpoint [the newest]", lower_bound=0, **common)
+    flags.DEFINE_string("prompt", None, "text to continue", **common)
+    flags.DEFINE_integer("tokens", 120, "how many tokens to generate", lower_bound=1, **common)
+    flags.DEFINE_float("temperature", 0.8, "of the draws; 0: most likely", lower_bound=0, **common)
+    flags.DEFINE_integer("top_k", None, "draw from the K most likely", lower_bound=1, **common)
+    flags.DEFINE_enum(
+        "as", "text", ["text", "final", "python", "json", "specs"], "what to print", **common
+    )
+    flags.DEFINE_string("explain", None, "print where the value at this path was set", **common)
+    flags.DEFINE_string("output", None, "file to write [NAME.html]", **common)
+    return values
+
+
+def _parsed(values: flags.FlagValues, argv: Sequence[str]) -> list[str]:
+    values.set_gnu_getopt(True)
+    known = set(_FLAG_VERBS) | set(_ALWAYS)
+    try:
+        return list(values(["trellax", *argv])[1:])
+    except flags.UnrecognizedFlagError as e:
+        near = did_you_mean(e.flagname, known)
+        raise UsageError(f"There is no flag --{e.flagname}.{near}") from e
+    except flags.Error as e:
+        raise UsageError(" ".join(str(e).split())) from e
+
+
+def _split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    overrides = [a for a in arguments if "=" in a]
+    return [a for a in arguments if "=" not in a], overrides
+
+
+def _verb(words: list[str], values: flags.FlagValues) -> str:
+    """Takes the verb off the words; it may be left out before an experiment's name."""
+    if not words:
+        return "train"
+    if words[0] in VERBS:
+        return words.pop(0)
+    if not values.experiment and (words[0] in experiment_names() or ":" in words[0]):
+        return "train"
+    near = did_you_mean(words[0], [*VERBS, *experiment_names()])
+    raise UsageError(f"There is no verb {words[0]!r}.{near} Verbs: {', '.join(VERBS)}.")
+
+
+def _check_flags(verb: str, values: flags.FlagValues) -> None:
+    for name, verbs in _FLAG_VERBS.items():
+        if values[name].present and verb not in verbs:
+            raise UsageError(f"--{name} is for {' and '.join(verbs)}, not for `{verb}`.")

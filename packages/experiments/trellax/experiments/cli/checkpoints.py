@@ -1,0 +1,32 @@
+"""A run's trainer and parameters, for verbs that read checkpoints."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from trellax.config import finalize
+from trellax.experiments.cli.arguments import Arguments
+from trellax.experiments.run_folder import RunFolder
+from trellax.parallel import MeshShape
+from trellax.runtime import CheckpointNotFoundError
+from trellax.runtime.input import use_text
+
+
+def open_run(arguments: Arguments) -> tuple[Any, int, Any]:
+    """Returns (trainer, step, parameters to evaluate) of a run's checkpoint, on the devices here.
+
+    Raises:
+        RunFolderError: if the folder holds no run.
+        CheckpointNotFoundError: if it holds no checkpoint.
+    """
+    folder = RunFolder(arguments.flags.dir or f"runs/{arguments.name.replace(':', '.')}")
+    cfg = folder.config()
+    cfg.set(mesh_shape=MeshShape(fsdp=-1))  # These need not be the devices that it was trained on.
+    if arguments.flags.text:
+        use_text(cfg, arguments.flags.text)
+    trainer = finalize(cfg).instantiate(directory=str(folder.path))
+    restored = trainer.restore(arguments.flags.step)
+    if restored is None:
+        raise CheckpointNotFoundError(f"No checkpoint in {folder.checkpoints}.")
+    step, state = restored
+    return trainer, step, trainer.evaluation_params(state)

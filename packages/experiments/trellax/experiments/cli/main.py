@@ -1,0 +1,62 @@
+"""The command line: `trellax VERB NAME [--flag=value ...] [path=value ...]`.
+
+Exit codes: 0 done; 1 failed; 2 a mistake on the command line or in the config, nothing written;
+130 and 143 stopped by SIGINT and SIGTERM, after saving.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+from trellax.config import ConfigError
+from trellax.experiments.cli.arguments import UsageError, parse, usage
+
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Runs the command line and exits with its code."""
+    sys.exit(run(sys.argv[1:] if argv is None else argv))
+
+
+def run(argv: Sequence[str]) -> int:
+    """Runs the command line and returns its exit code."""
+    try:
+        arguments = parse(argv)
+        if arguments.flags.help:
+            print(usage())
+            return 0
+        # Each verb is a module of its own, so that `list` and `diff` do not load what training needs.
+        verb = importlib.import_module(f"trellax.experiments.cli.verbs.{arguments.verb}")
+        return int(verb.run(arguments))
+    except (UsageError, ConfigError) as e:
+        return _refuse(e)
+    except Exception as e:
+        if _is_users_mistake(e):
+            return _refuse(e)
+        raise
+
+
+def _refuse(error: Exception) -> int:
+    print(f"trellax: {error}", file=sys.stderr)
+    return EXIT_USAGE
+
+
+def _is_users_mistake(error: Exception) -> bool:
+    """Whether the error is one of those that say how to mend the input, from parts loaded lazily."""
+    from trellax.experiments.registry import UnknownExperimentError
+    from trellax.experiments.run_folder import RunFolderError
+    from trellax.runtime import CheckpointMismatchError, CheckpointNotFoundError
+    from trellax.runtime.input import InputError
+
+    kinds = (
+        UnknownExperimentError,
+        RunFolderError,
+        InputError,
+        CheckpointNotFoundError,
+        CheckpointMismatchError,
+    )
+    return isinstance(error, kinds)

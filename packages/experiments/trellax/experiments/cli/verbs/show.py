@@ -1,0 +1,28 @@
+"""`trellax show NAME`: prints the config tree of an experiment."""
+
+from __future__ import annotations
+
+import sys
+
+from trellax.config import explain, finalize, show, to_json, to_python
+from trellax.experiments.cli.arguments import Arguments
+from trellax.experiments.cli.configs import config_of
+from trellax.experiments.goldens import parameter_text
+
+
+def run(arguments: Arguments) -> int:
+    """Prints the tree as --as asks, or where one of its values comes from (--explain)."""
+    cfg = config_of(arguments, arguments.name)
+    if arguments.flags.explain:
+        print(explain(cfg, arguments.flags.explain))
+        return 0
+    color = sys.stdout.isatty()
+    forms = {
+        "text": lambda: show(cfg, color=color),
+        "final": lambda: show(finalize(cfg), color=color),
+        "python": lambda: to_python(cfg),
+        "json": lambda: to_json(cfg),
+        "specs": lambda: parameter_text(cfg.model),
+    }
+    print(forms[arguments.flags["as"].value]().rstrip("\n"))
+    return 0

@@ -1,0 +1,104 @@
+"""`trellax train NAME`: trains, or goes on with the run that the folder holds."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from typing import Any
+
+from rich.console import Console
+
+from trellax.config import finalize
+from trellax.experiments.cli import panel
+from trellax.experiments.cli.arguments import Arguments
+from trellax.experiments.cli.sampling import PROMPT, completion
+from trellax.experiments.resolve import Resolved, resolve
+from trellax.experiments.run_folder import RunFolder
+from trellax.layers import count_parameters
+from trellax.parallel import detect_hardware
+
+SIGNAL_EXIT_BASE = 128
+"""A run that a signal stopped exits as a shell reports it: 128 + the signal's number."""
+
+
+def run(arguments: Arguments) -> int:
+    """Trains to the last step, evaluates, prints a sample, and says how to go on."""
+    flags = arguments.flags
+    resolved = resolve(
+        arguments.name,
+        hardware=detect_hardware(),
+        overrides=arguments.overrides,
+        steps=flags.steps,
+        seed=flags.seed,
+        text=flags.text or (),
+    )
+    final = finalize(resolved.cfg)  # Every mistake is found before anything is written.
+    folder = RunFolder(flags.dir or f"runs/{arguments.name.replace(':', '.')}")
+    folder.check_resumable(resolved.cfg)
+    console = Console()
+    panel.print_start(console, resolved, _facts(final, folder))
+    trainer = final.instantiate(directory=str(folder.path))
+    folder.start(resolved.cfg, hardware=resolved.hardware.name, argv=sys.argv)
+    outcome = trainer.run()
+    if outcome.stopped_by is not None:
+        console.print(f"Stopped at step {outcome.step:,}, saved. Go on with the same command.")
+        return SIGNAL_EXIT_BASE + outcome.stopped_by
+    _print_result(console, trainer, outcome, arguments)
+    _print_next(console, arguments, folder, resolved)
+    return 0
+
+
+def _facts(final: Any, folder: RunFolder) -> dict[str, str]:
+    specs = final.model.instantiate().all_parameter_specs()
+    rows, length = final.input.batch_spec()["input_ids"].shape
+    return {
+        "parameters": f"{count_parameters(specs):,}",
+        "batch": f"{rows:,} x {length:,} = {rows * length:,} tokens",
+        "steps": f"{final.max_steps:,} ({rows * length * final.max_steps:,} tokens)",
+        "folder": f"{folder.path}{' (going on)' if folder.holds_run() else ''}",
+    }
+
+
+def _print_result(console: Console, trainer: Any, outcome: Any, arguments: Arguments) -> None:
+    evaluators = trainer.evaluators
+    text = evaluators[0].input if evaluators else trainer.input
+    panel.print_end(
+        console,
+        metrics=outcome.metrics,
+        unigram_entropy=text.unigram_entropy(),
+        vocab_size=trainer.model.vocab_size,
+    )
+    params = trainer.evaluation_params(outcome.state)
+    sample = completion(
+        trainer.model,
+        params,
+        trainer.input.tokenizer,
+        PROMPT,
+        max_new_tokens=100,
+        temperature=0.8,
+        seed=0,
+    )
+    panel.print_sample(console, PROMPT, sample)
+
+
+def _print_next(
+    console: Console, arguments: Arguments, folder: RunFolder, resolved: Resolved
+) -> None:
+    longer = 2 * resolved.cfg.max_steps
+    lines = {
+        "train longer": f"{_command(arguments, 'train')} --dir={folder.path} --steps={longer}",
+        "continue text": f"{_command(arguments, 'generate')} --dir={folder.path} "
+        f"--prompt={shlex.quote(PROMPT)}",
+        "evaluate": f"{_command(arguments, 'eval')} --dir={folder.path}",
+        "see curves": f"tensorboard --logdir={folder.path}",
+    }
+    console.print("\nGo on:")
+    for what, line in lines.items():
+        console.print(f"  {what:<14} {line}", highlight=False, soft_wrap=True)
+
+
+def _command(arguments: Arguments, verb: str) -> str:
+    """Returns how this program is started, with another verb."""
+    if arguments.flags.experiment:
+        return f"./pants run experiments:{arguments.name} -- {verb}"
+    return f"trellax {verb} {arguments.name}"

@@ -1,0 +1,73 @@
+"""The registered experiments: names to recipes, imported one at a time.
+
+    cfg = get_experiment("llama2_7b_tpu")
+
+A recipe is a function without arguments that returns a trainer config. Recipes of others need no
+registration: `get_experiment("their_package.recipes:my_llama")` imports and calls theirs.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from trellax.config import did_you_mean
+
+if TYPE_CHECKING:
+    from trellax.runtime import Trainer
+
+_RECIPES = {
+    "llama2_70b_tpu": "trellax.experiments.llama:llama2_70b_tpu",
+    "llama2_7b_tpu": "trellax.experiments.llama:llama2_7b_tpu",
+    "llama3_8b": "trellax.experiments.llama:llama3_8b",
+    "llama_30m_local": "trellax.experiments.llama:llama_30m_local",
+}
+
+
+class UnknownExperimentError(LookupError):
+    """No experiment has this name."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+def experiment_names() -> list[str]:
+    """Returns the names of all registered experiments."""
+    return sorted(_RECIPES)
+
+
+def get_experiment(name: str) -> Trainer.Config:
+    """Returns a new trainer config of the experiment.
+
+    Args:
+        name: a registered name, or "module:function" of a recipe elsewhere.
+
+    Raises:
+        UnknownExperimentError: with near names.
+    """
+    return _recipe(name)()
+
+
+def recipe_summary(name: str) -> str:
+    """Returns the first line of the recipe's docstring."""
+    return (inspect.getdoc(_recipe(name)) or "").partition("\n")[0]
+
+
+def _recipe(name: str) -> Callable[[], Trainer.Config]:
+    target = _RECIPES.get(name, name)
+    if ":" not in target:
+        near = did_you_mean(name, _RECIPES)
+        raise UnknownExperimentError(
+            f"There is no experiment {name!r}.{near} `trellax list` names them all."
+        )
+    module_name, _, function = target.partition(":")
+    try:
+        return getattr(importlib.import_module(module_name), function)
+    except ModuleNotFoundError as e:
+        if e.name is None or not module_name.startswith(e.name):
+            raise  # The recipe's module is there; something that it imports is not.
+        raise UnknownExperimentError(f"{name}: there is no module {module_name!r}.") from e
+    except AttributeError as e:
+        raise UnknownExperimentError(f"{name}: {module_name} has no recipe {function!r}.") from e

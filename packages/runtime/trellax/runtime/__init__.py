@@ -1,0 +1,55 @@
+"""Training: trainer, learner, input, checkpoints, evaluation and writers, each replaceable.
+
+    from trellax.runtime import Trainer
+"""
+
+from trellax.runtime.checkpoint import (
+    Checkpointer,
+    CheckpointMismatchError,
+    CheckpointNotFoundError,
+    load_checkpoint,
+)
+from trellax.runtime.evaluator import Evaluator
+from trellax.runtime.files import write_atomically
+from trellax.runtime.input import Input
+from trellax.runtime.learner import (
+    Adafactor,
+    AdamW,
+    ConstantSchedule,
+    CosineSchedule,
+    InverseSqrtSchedule,
+    Learner,
+    LinearSchedule,
+    Lion,
+    Muon,
+    ParameterRule,
+    Sgd,
+    WarmupStableDecaySchedule,
+)
+from trellax.runtime.trainer import NonFiniteError, Outcome, Profiler, Trainer
+
+__all__ = [
+    "Adafactor",
+    "AdamW",
+    "CheckpointMismatchError",
+    "CheckpointNotFoundError",
+    "Checkpointer",
+    "ConstantSchedule",
+    "CosineSchedule",
+    "Evaluator",
+    "Input",
+    "InverseSqrtSchedule",
+    "Learner",
+    "LinearSchedule",
+    "Lion",
+    "Muon",
+    "NonFiniteError",
+    "Outcome",
+    "ParameterRule",
+    "Profiler",
+    "Sgd",
+    "Trainer",
+    "WarmupStableDecaySchedule",
+    "load_checkpoint",
+    "write_atomically",
+]
