@@ -41,7 +41,7 @@ def test_the_store_holds_what_the_tokenizer_gave(vocab_size: int) -> None:
     for i, ids in enumerate(tokenizer.encode_batch(TEXTS)):
         assert made.lengths[i] == len(ids)
         np.testing.assert_array_equal(made.tokens(i, 0, len(ids)), ids)
-        np.testing.assert_array_equal(made.tokens(i, 1, 3), ids[1:3])
+        np.testing.assert_array_equal(made.tokens(i, 1, len(ids)), ids[1:])
         assert made.tokens(i, 0, 1).dtype == np.int32
 
 

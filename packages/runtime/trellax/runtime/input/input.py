@@ -165,4 +165,5 @@ class Input(Configurable):
             padding = padding_row(self.cfg.sequence_length)
             rows = pipeline.PaddedTo(self._rows, self.num_batches_per_epoch * size, padding)
         mine = pipeline.ProcessRows(rows, size, **self._process)
-        return mine.batch(size // self._process["num_processes"])
+        # Dropping nothing, but grain counts batches exactly only if told so.
+        return mine.batch(size // self._process["num_processes"], drop_remainder=True)

@@ -71,7 +71,7 @@ class TokenStore:
     def tokens(self, document: int, start: int, stop: int) -> TokenIds:
         """Returns ids `start` to `stop` of a document, int32."""
         begin = int(self._offsets[document])
-        return self._ids[begin + start : begin + stop].astype(np.int32)
+        return np.array(self._ids[begin + start : begin + stop], np.int32)
 
 
 def _dtype(vocab_size: int) -> type[np.unsignedinteger]:
