@@ -107,6 +107,18 @@ def test_a_damaged_step_is_walked_past(
     assert checkpointer.restore(state(0))[0] == 3
 
 
+def test_a_step_that_this_life_saved_and_lost_is_saved_again(open_checkpointer: Any) -> None:
+    checkpointer = open_checkpointer()
+    for step in (1, 2):
+        checkpointer.save(step, state(step))
+    checkpointer.wait()
+    truncate(checkpointer._steps.path(2))
+    with pytest.warns(DamagedCheckpointWarning):
+        assert checkpointer.restore(state(0))[0] == 1
+    assert checkpointer.save(2, state(2))
+    assert checkpointer.restore(state(0))[0] == 2
+
+
 def test_several_damaged_steps_are_walked_past(saved: Any, open_checkpointer: Any) -> None:
     folder = saved()
     truncate(folder / "00000003")
@@ -122,9 +134,11 @@ def test_when_all_are_damaged_nothing_is_restarted_or_renamed(
     folder = saved()
     names = [truncate(folder / f"{step:08d}") for step in (1, 2, 3)]
     for _ in range(2):  # The second start says the same: no step was renamed away.
-        with pytest.warns(DamagedCheckpointWarning):
-            with pytest.raises(CheckpointDamagedError, match="Every checkpoint") as error:
-                open_checkpointer().restore(state(0))
+        with (
+            pytest.warns(DamagedCheckpointWarning),
+            pytest.raises(CheckpointDamagedError, match="Every checkpoint") as error,
+        ):
+            open_checkpointer().restore(state(0))
         assert all(name in str(error.value) for name in names)
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
+from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
@@ -99,8 +101,7 @@ def test_what_a_killed_run_left_is_ended_at_the_next_start(open_checkpointer: An
 
 def test_every_instruction_of_a_commit_may_be_the_last(tmp_path: Any, monkeypatch: Any) -> None:
     """Replays a commit over an older step, cut before each rename or removal it does."""
-    from pathlib import Path
-
+    rename = Path.rename
     for survives in range(3):
         steps = StepFolder(tmp_path / str(survives))
         steps.path(5).mkdir(parents=True)
@@ -108,19 +109,15 @@ def test_every_instruction_of_a_commit_may_be_the_last(tmp_path: Any, monkeypatc
         steps.stage(5)
         (steps.staging(5) / "new").touch()
         calls = iter(range(10))
-        rename = Path.rename
 
         def cut(self: Path, to: Path, calls: Any = calls, survives: int = survives) -> Path:
             if next(calls) == survives:
                 raise KeyboardInterrupt
             return rename(self, to)
 
-        with monkeypatch.context() as patch:
+        with monkeypatch.context() as patch, contextlib.suppress(KeyboardInterrupt):
             patch.setattr(Path, "rename", cut)
-            try:
-                steps.commit(5)
-            except KeyboardInterrupt:
-                pass
+            steps.commit(5)
         steps.clean()
         names = [p.name for p in steps.path(5).iterdir()]
         assert names == (["new"] if survives == 2 else ["old"])

@@ -9,8 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import NamedSharding
-from jax.sharding import PartitionSpec as P
+from jax.sharding import NamedSharding, PartitionSpec
 
 from trellax.runtime.checkpoint import (
     CheckpointMismatchError,
@@ -45,7 +44,7 @@ def test_a_step_and_a_deeper_subtree_can_be_chosen(folder: Path) -> None:
 
 
 def test_a_target_brings_parameters_to_their_devices(folder: Path) -> None:
-    sharding = NamedSharding(jax.make_mesh((8,), ("fsdp",)), P("fsdp"))
+    sharding = NamedSharding(jax.make_mesh((8,), ("fsdp",)), PartitionSpec("fsdp"))
     w = jax.ShapeDtypeStruct((8, 4), jnp.bfloat16, sharding=sharding)
     target = {"decoder": {"w": w}, "norm": jax.ShapeDtypeStruct((3,), jnp.float32)}
     params = load_checkpoint(folder, target=target)

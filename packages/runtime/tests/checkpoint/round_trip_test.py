@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from jax.sharding import Mesh, NamedSharding
-from jax.sharding import PartitionSpec as P
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from trellax.runtime.checkpoint import Checkpointer
 
@@ -109,10 +108,19 @@ def test_another_mesh_gets_equal_bits(open_checkpointer: Any) -> None:
     host = {"w": bits(1, (16, 24), "bfloat16"), "b": bits(2, (24,), "float32")}
     fsdp, both, one = mesh(fsdp=8), mesh(fsdp=4, model=2), mesh(fsdp=1)
     plans = [
-        {"w": NamedSharding(fsdp, P("fsdp", None)), "b": NamedSharding(fsdp, P("fsdp"))},
-        {"w": NamedSharding(both, P("fsdp", "model")), "b": NamedSharding(both, P("model"))},
-        {"w": NamedSharding(one, P()), "b": NamedSharding(one, P())},
-        {"w": NamedSharding(both, P(None, ("model", "fsdp"))), "b": NamedSharding(both, P())},
+        {
+            "w": NamedSharding(fsdp, PartitionSpec("fsdp", None)),
+            "b": NamedSharding(fsdp, PartitionSpec("fsdp")),
+        },
+        {
+            "w": NamedSharding(both, PartitionSpec("fsdp", "model")),
+            "b": NamedSharding(both, PartitionSpec("model")),
+        },
+        {"w": NamedSharding(one, PartitionSpec()), "b": NamedSharding(one, PartitionSpec())},
+        {
+            "w": NamedSharding(both, PartitionSpec(None, ("model", "fsdp"))),
+            "b": NamedSharding(both, PartitionSpec()),
+        },
     ]
     state = jax.device_put(host, plans[0])
     for step, plan in enumerate(plans, start=1):

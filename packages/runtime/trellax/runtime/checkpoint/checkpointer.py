@@ -162,7 +162,7 @@ class Checkpointer(Configurable):
             for broken in damaged:
                 self._steps.set_aside(broken, "damaged")
         state = wanted.unflatten(read_step(self._steps, good, wanted.leaves))
-        self._own_steps.add(good)
+        self._own_steps = {s for s in self._own_steps if s < good} | {good}
         return good, state
 
     def extra(self, step: int) -> Mapping[str, Any]:
