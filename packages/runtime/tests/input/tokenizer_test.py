@@ -14,6 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.input import training_process
 from tests.input.samples import in_memory, texts
 from trellax.config import ConfigError
 from trellax.runtime.input import BpeTokenizer, ByteTokenizer, FileTokenizer, InputError
@@ -116,8 +117,7 @@ def test_a_damaged_cache_is_made_again(damage: str, cache_dir: Path) -> None:
 
 
 def test_processes_may_train_at_once(cache_dir: Path) -> None:
-    program = Path(__file__).with_name("training_process.py")
-    command = [sys.executable, str(program), json.dumps(CORPUS)]
+    command = [sys.executable, training_process.__file__, json.dumps(CORPUS)]
     children = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
     outputs = [child.communicate(timeout=120)[0] for child in children]
     assert [child.returncode for child in children] == [0, 0, 0]

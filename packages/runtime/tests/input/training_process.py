@@ -10,6 +10,13 @@ import sys
 
 from trellax.runtime.input import BpeTokenizer, InMemoryDocuments
 
-documents = InMemoryDocuments.default_config().set(texts=json.loads(sys.argv[1]))
-tokenizer = BpeTokenizer.default_config().set(documents=documents, vocab_size=300).instantiate()
-print(tokenizer.fingerprint())
+
+def main(texts: list[str]) -> None:
+    """Trains on `texts` and prints."""
+    documents = InMemoryDocuments.default_config().set(texts=texts)
+    cfg = BpeTokenizer.default_config().set(documents=documents, vocab_size=300)
+    print(cfg.instantiate().fingerprint())
+
+
+if __name__ == "__main__":
+    main(json.loads(sys.argv[1]))
