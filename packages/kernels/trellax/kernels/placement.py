@@ -1,4 +1,4 @@
-"""Where the code being traced will run: its platform and whether it sees one device or many.
+"""Where the code being traced will run: its platform, and whether it sees one device or many.
 
 The mesh in scope (`jax.set_mesh`) decides, so that a program compiled ahead of time for a TPU on a
 laptop is given TPU kernels; without a mesh, JAX's default backend does.
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import jax
 from jax.sharding import AxisType
+from jaxtyping import Array
 
 
 def platform() -> str:
@@ -31,3 +32,20 @@ def is_per_device() -> bool:
         size == 1 or axis_type == AxisType.Manual
         for size, axis_type in zip(mesh.axis_sizes, mesh.axis_types, strict=True)
     )
+
+
+def like_varying(x: Array, *others: Array) -> Array:
+    """Marks `x` as varying over the `shard_map` axes that any of `others` varies over.
+
+    A scan's carry must vary as its output does; outside `shard_map` this is the identity. Where `x` is
+    differentiated, the sum over devices of its gradient follows from it.
+    """
+    axes = frozenset().union(*map(_varying_axes, others)) - _varying_axes(x)
+    return jax.lax.pcast(x, tuple(sorted(axes)), to="varying") if axes else x
+
+
+def _varying_axes(x: Array) -> frozenset[str]:
+    kind = jax.typeof(x)
+    if hasattr(kind, "manual_axis_type"):  # JAX 0.11 on
+        return frozenset(kind.manual_axis_type.varying)
+    return frozenset(kind.vma)

@@ -12,13 +12,23 @@ from typing import Any
 
 from jaxtyping import Array, Float, Int
 
-from trellax.kernels import dispatch
-from trellax.kernels.attention import xla
+from trellax.kernels import dispatch, placement
+from trellax.kernels.attention import cudnn, jax_nn, splash, xla, xla_chunked
 from trellax.kernels.attention.bias import ScoreBias
 from trellax.kernels.attention.call import AttentionCall, make_call
 from trellax.kernels.masks import Mask
 
-IMPLEMENTATIONS = (dispatch.Implementation("xla", xla.run, dispatch.always),)
+SPLASH = dispatch.Implementation("splash", splash.run, splash.refusal)
+CUDNN = dispatch.Implementation("cudnn", cudnn.run, cudnn.refusal)
+CHUNKED = dispatch.Implementation("xla_chunked", xla_chunked.run, xla_chunked.refusal)
+XLA = dispatch.Implementation("xla", xla.run, dispatch.always)
+JAX_NN = dispatch.Implementation("jax_nn", jax_nn.run, jax_nn.refusal)
+IMPLEMENTATIONS = (SPLASH, CUDNN, CHUNKED, XLA, JAX_NN)
+
+CHUNKED_FROM_CPU = 192 * 192
+CHUNKED_FROM = 2048 * 2048
+"""Query-key pairs from which `xla_chunked` is preferred to `xla`: measured on CPU (benchmarks/attention.py);
+elsewhere where scores begin to dominate memory."""
 
 
 def attention(
@@ -92,4 +102,8 @@ def explain(
 
 
 def _choose(call: AttentionCall, implementation: dispatch.Requested) -> dispatch.Choice:
-    return dispatch.choose("attention", IMPLEMENTATIONS, requested=implementation, call=call)
+    pairs = call.q_BSNH.shape[1] * call.k_BTKH.shape[1]
+    chunk_from = CHUNKED_FROM_CPU if placement.platform() == "cpu" else CHUNKED_FROM
+    portable = (CHUNKED, XLA, JAX_NN) if pairs >= chunk_from else (XLA, CHUNKED, JAX_NN)
+    ordered = (SPLASH, CUDNN, *portable)
+    return dispatch.choose("attention", ordered, requested=implementation, call=call)

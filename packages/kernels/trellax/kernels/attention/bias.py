@@ -18,7 +18,8 @@ from jaxtyping import Array, Float, Int
 class ScoreBias(Protocol):
     """A term added to the scaled (and capped) scores, computed from positions.
 
-    It carries no gradient: a learned bias is passed dense.
+    It is a pytree of its arrays (`jax.tree_util.register_dataclass`) and carries no gradient: a learned
+    bias is passed dense.
     """
 
     def dense(
@@ -27,6 +28,7 @@ class ScoreBias(Protocol):
         """Returns the bias of these queries and keys, float32."""
 
 
+@jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class AlibiBias:
     """Attention with linear biases, -slope * (query position - key position) (2108.12409).

@@ -74,10 +74,14 @@ class AttentionCall:
             return self.symbolic_bias.dense(self.query_positions(), self.key_positions())
         return self.dense_bias
 
+    def is_static_mask(self) -> bool:
+        """Whether `mask.is_causal` and `mask.window` on array indices say all that is masked."""
+        return self.mask.is_exact and not self.segments_matter and not self.has_array_positions
+
     def has_empty_rows(self) -> bool:
         """Whether a query may be left without any key: only data can say, so True when in doubt."""
-        if self.segments_matter or self.has_array_positions or not self.mask.is_exact:
-            return True
+        if not self.is_static_mask():
+            return self.mask != FullMask()
         window, late = self.mask.window, self.q_BSNH.shape[1] - self.k_BTKH.shape[1]
         return window is not None and late >= window
 

@@ -3,8 +3,7 @@
 Axes: B batch, S query sequence, T key sequence, N heads, K kv heads, G query heads a kv head (N = K·G),
 H head dim. Keys and values are never repeated: the query's heads are split into [K, G] instead.
 
-The softmax is divided out *after* the second einsum, on [S, H] numbers rather than [S, T]
-(2205.14135, section 3.1). A query without any key gets zeros.
+A query without any key gets zeros.
 """
 
 from __future__ import annotations
@@ -15,8 +14,8 @@ from jaxtyping import Array, Bool, Float
 
 from trellax.kernels.attention.call import AttentionCall
 
-LOWEST_MAX = -1e30
-"""Floor of a row's maximum: keeps exp(-inf - max) at 0 for a query without any key."""
+MASKED_SCORE = -1e30
+"""Finite, so that a row without any key has finite probabilities, which are then dropped."""
 
 
 def group_heads(q_BSNH: Array, num_kv_heads: int) -> Float[Array, "B S K G H"]:
@@ -31,6 +30,11 @@ def group_scores(x_BNST: Array, num_kv_heads: int) -> Float[Array, "B K G S T"]:
     return x_BNST.reshape(B, *heads, S, T)
 
 
+def cap(s_BKGST: Array, soft_cap: float | None) -> Array:
+    """Bounds scores by ±soft_cap (Gemma 2, 2408.00118, section 2)."""
+    return s_BKGST if soft_cap is None else soft_cap * jnp.tanh(s_BKGST / soft_cap)
+
+
 def masked_scores(
     q_BSKGH: Array,
     k_BTKH: Array,
@@ -40,16 +44,22 @@ def masked_scores(
     bias_BKGST: Array | None,
     mask_BKGST: Bool[Array, "#B #K #G S T"] | None,
 ) -> Float[Array, "B K G S T"]:
-    """Scaled, capped (Gemma 2, 2408.00118, section 2), biased and masked scores, float32."""
+    """Scaled, capped, biased and masked scores, float32."""
     s_BKGST = jnp.einsum("BSKGH,BTKH->BKGST", q_BSKGH, k_BTKH, preferred_element_type=jnp.float32)
-    s_BKGST *= scale
-    if soft_cap is not None:
-        s_BKGST = soft_cap * jnp.tanh(s_BKGST / soft_cap)
+    s_BKGST = cap(scale * s_BKGST, soft_cap)
     if bias_BKGST is not None:
         s_BKGST += bias_BKGST.astype(jnp.float32)
     if mask_BKGST is not None:
-        s_BKGST = jnp.where(mask_BKGST, s_BKGST, -jnp.inf)
+        s_BKGST = jnp.where(mask_BKGST, s_BKGST, MASKED_SCORE)
     return s_BKGST
+
+
+def zero_empty_rows(call: AttentionCall, o_BSNH: Array) -> Float[Array, "B S N H"]:
+    """Zeros, value and gradient, for queries without any key, where the call can have such."""
+    mask_BNST = call.dense_mask() if call.has_empty_rows() else None
+    if mask_BNST is None:
+        return o_BSNH
+    return jnp.where(mask_BNST.any(axis=-1).transpose(0, 2, 1)[..., None], o_BSNH, 0)
 
 
 def run(call: AttentionCall) -> Float[Array, "B S N H"]:
@@ -63,14 +73,6 @@ def run(call: AttentionCall) -> Float[Array, "B S N H"]:
         bias_BKGST=None if bias_BNST is None else group_scores(bias_BNST, K),
         mask_BKGST=None if mask_BNST is None else group_scores(mask_BNST, K),
     )
-    max_BKGS1 = jnp.maximum(s_BKGST.max(axis=-1, keepdims=True), LOWEST_MAX)
-    p_BKGST = jnp.exp(s_BKGST - jax.lax.stop_gradient(max_BKGS1))
-    sum_BSKG1 = p_BKGST.sum(axis=-1).transpose(0, 3, 1, 2)[..., None]
-    o_BSKGH = jnp.einsum(
-        "BKGST,BTKH->BSKGH",
-        p_BKGST.astype(call.v_BTKH.dtype),
-        call.v_BTKH,
-        preferred_element_type=jnp.float32,
-    )
-    o_BSKGH /= jnp.maximum(sum_BSKG1, jnp.finfo(jnp.float32).tiny)
-    return o_BSKGH.astype(call.q_BSNH.dtype).reshape(call.q_BSNH.shape)
+    p_BKGST = jax.nn.softmax(s_BKGST, axis=-1).astype(call.v_BTKH.dtype)
+    o_BSKGH = jnp.einsum("BKGST,BTKH->BSKGH", p_BKGST, call.v_BTKH)
+    return zero_empty_rows(call, o_BSKGH.reshape(call.q_BSNH.shape))

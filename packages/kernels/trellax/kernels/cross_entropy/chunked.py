@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from trellax.kernels import placement
 from trellax.kernels.cross_entropy.call import (
     CrossEntropyCall,
     CrossEntropySums,
@@ -56,7 +57,8 @@ def run(call: CrossEntropyCall) -> CrossEntropySums:
     weights_N = call.token_weights()
     chunks = _Chunks(split(call.hidden_ND), split(call.targets_N), split(weights_N))
     options = _Options(call.axes, call.z_loss_scale, call.soft_cap)
-    total, loss, z_loss = _chunked_loss(options, chunks, call.unembedding)
+    unembedding = placement.like_varying(call.unembedding, *chunks)
+    total, loss, z_loss = _chunked_loss(options, chunks, unembedding)
     reports = jax.lax.stop_gradient((loss, z_loss, weights_N.sum()))
     return CrossEntropySums(total, *reports)
 
@@ -87,7 +89,8 @@ def _chunked_loss(
         loss, z_loss, _ = _chunk_terms(options, logits_CV, chunk)
         return sums + jnp.stack([loss, z_loss]), None
 
-    sums, _ = jax.lax.scan(step, jnp.zeros(2, jnp.float32), chunks)
+    start = placement.like_varying(jnp.zeros(2, jnp.float32), *chunks)
+    sums, _ = jax.lax.scan(step, start, chunks)
     return sums.sum(), sums[0], sums[1]
 
 
@@ -108,6 +111,7 @@ def _forward(options: _Options, chunks: _Chunks, unembedding: Array):
         return (sums + jnp.stack([loss, z_loss]), d_unembedding), d_hidden_CD
 
     start = (jnp.zeros(2, jnp.float32), jnp.zeros(unembedding.shape, jnp.float32))
+    start = tuple(placement.like_varying(x, *chunks) for x in start)
     (sums, d_unembedding), d_hidden_JCD = jax.lax.scan(step, start, chunks)
     kept = (d_hidden_JCD.astype(chunks.hidden_JCD.dtype), d_unembedding.astype(unembedding.dtype))
     return (sums.sum(), sums[0], sums[1]), kept
