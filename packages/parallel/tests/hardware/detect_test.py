@@ -20,6 +20,7 @@ def test_virtual_cpu_devices_are_cpu():
         (tpus((4, 4, 1), device_kind="TPU v6 lite"), "tpu-v6e-16"),
         (tpus((4, 4, 4), device_kind="TPU7x", cores=2), "tpu-7x-128"),
         (gpus(2), "gpu-h100-16"),
+        ([FakeDevice(i, i // 64, "neuron", "NC_v3d") for i in range(128)], "trn2-32"),
     ],
 )
 def test_devices_are_the_hardware_of_that_name(devices, name):

@@ -10,6 +10,7 @@ of everything else. Names that no layer gives have no effect; `tagged_names` lis
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -62,34 +63,8 @@ class RematPolicy(Configurable):
 
     def policy(self) -> Callable[..., Any]:
         """Returns the policy in JAX's form; equal policies compare equal."""
-        import jax
-
         cfg = self.cfg
-        if not cfg.save and not cfg.offload:
-            return self._policy_of_others()
-        named = jax.checkpoint_policies.save_and_offload_only_these_names(
-            names_which_can_be_saved=cfg.save,
-            names_which_can_be_offloaded=cfg.offload,
-            offload_src="device",
-            offload_dst=cfg.offload_to,
-        )
-        return named if cfg.others == "recompute" else _Either(named, self._policy_of_others())
-
-    def _policy_of_others(self) -> Callable[..., Any]:
-        import jax
-
-        policies, cfg = jax.checkpoint_policies, self.cfg
-        if cfg.others == "save_tagged":
-            return policies.save_any_names_but_these(*cfg.recompute)
-        if cfg.others == "offload_batchless_dots":
-            return policies.offload_dot_with_no_batch_dims("device", cfg.offload_to)
-        simple = {
-            "recompute": policies.nothing_saveable,
-            "save_dots": policies.dots_saveable,
-            "save_batchless_dots": policies.dots_with_no_batch_dims_saveable,
-            "save": policies.everything_saveable,
-        }
-        return simple[cfg.others]
+        return _Policy(cfg.save, cfg.offload, cfg.recompute, cfg.others, cfg.offload_to)
 
 
 def nothing_saveable() -> RematPolicy.Config:
@@ -139,20 +114,54 @@ def tagged_names(fn: Callable[..., Any], *args: Any, **kwargs: Any) -> set[str]:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Either:
-    """What `named` keeps, as it says; what it would recompute, as `others` says.
+class _Policy:
+    """What names say, and for what they leave open what `others` says.
 
-    `jax.checkpoint_policies.save_from_both_policies` refuses policies that offload.
+    `jax.checkpoint_policies.save_from_both_policies` refuses policies that offload, and most of
+    JAX's policies compare by identity, which would trace a checkpointed function again and again.
     """
 
-    named: Callable[..., Any]
-    others: Callable[..., Any]
+    save: tuple[str, ...]
+    offload: tuple[str, ...]
+    recompute: tuple[str, ...]
+    others: Others
+    offload_to: str
 
     def __call__(self, primitive: Any, *avals: Any, **params: Any) -> Any:
         from jax.ad_checkpoint import Recompute
 
-        verdict = self.named(primitive, *avals, **params)
-        return self.others(primitive, *avals, **params) if verdict is Recompute else verdict
+        verdict = self._of_names(primitive, *avals, **params)
+        if verdict is not Recompute:
+            return verdict
+        return self._of_others(primitive, *avals, **params)
+
+    @functools.cached_property
+    def _of_names(self) -> Callable[..., Any]:
+        import jax
+
+        return jax.checkpoint_policies.save_and_offload_only_these_names(
+            names_which_can_be_saved=self.save,
+            names_which_can_be_offloaded=self.offload,
+            offload_src="device",
+            offload_dst=self.offload_to,
+        )
+
+    @functools.cached_property
+    def _of_others(self) -> Callable[..., Any]:
+        import jax
+
+        policies = jax.checkpoint_policies
+        if self.others == "save_tagged":
+            return policies.save_any_names_but_these(*self.recompute)
+        if self.others == "offload_batchless_dots":
+            return policies.offload_dot_with_no_batch_dims("device", self.offload_to)
+        simple: dict[str, Callable[..., Any]] = {
+            "recompute": policies.nothing_saveable,
+            "save_dots": policies.dots_saveable,
+            "save_batchless_dots": policies.dots_with_no_batch_dims_saveable,
+            "save": policies.everything_saveable,
+        }
+        return simple[self.others]
 
 
 def _equations(jaxpr: Any) -> Iterator[Any]:

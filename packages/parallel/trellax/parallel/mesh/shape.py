@@ -62,9 +62,9 @@ class MeshShape(AxisSizes):
         self.check()
         sizes = self._all_sizes()
         known = math.prod(size for size in sizes if size != -1)
-        missing = num_devices // known
-        if known * missing != num_devices or (missing != 1 and -1 not in sizes) or missing < 1:
-            fix = "make one size -1" if -1 not in sizes else f"their product {known} must divide it"
+        missing, rest = divmod(num_devices, known)
+        if rest or missing < 1 or (missing > 1 and -1 not in sizes):
+            fix = f"the product {known} must divide it" if -1 in sizes else "make one size -1"
             raise ValueError(f"Mesh ({self}) does not fit {num_devices} devices; {fix}.")
         shape = self.clone()
         for part in [shape] if shape.dcn is None else [shape, shape.dcn]:

@@ -19,6 +19,7 @@ an error there (`shardings_for`), and indivisible ones are in `explain_shardings
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
@@ -170,25 +171,34 @@ class LogicalAxisRules(Config):
         omitted: list[OmittedAxis] = []
         per_dim = []
         for dim, logical_axis in enumerate(axes):
-            kept: list[str] = []
-            num_parts = 1
-            for axis in self.mesh_axes(logical_axis):
-                assert logical_axis is not None  # None has no mesh axes.
-                size = axis_sizes[axis] if axis_sizes is not None else None
-                if size == 1:
-                    continue
-                if axis in used:
-                    why = f"{used[axis]} uses it already"
-                    omitted.append(OmittedAxis(dim, logical_axis, axis, "collision", why))
-                elif shape is not None and size is not None and shape[dim] % (num_parts * size):
-                    why = f"{shape[dim]} is no multiple of {num_parts * size}"
-                    omitted.append(OmittedAxis(dim, logical_axis, axis, "indivisible", why))
+            length = None if shape is None else shape[dim]
+            sizes = _sizes(self.mesh_axes(logical_axis), axis_sizes)
+            kept: dict[str, int] = {}
+            for axis, size in sizes.items():
+                refusal = _refusal(axis, used, length, math.prod(kept.values()) * size)
+                if refusal is None:
+                    kept[axis], used[axis] = size, str(logical_axis)
                 else:
-                    used[axis] = logical_axis
-                    kept.append(axis)
-                    num_parts *= size or 1
+                    omitted.append(OmittedAxis(dim, str(logical_axis), axis, *refusal))
             per_dim.append(tuple(kept))
         return SpecReport(tuple(per_dim), tuple(omitted))
+
+
+def _sizes(mesh_axes: Sequence[str], axis_sizes: Mapping[str, int] | None) -> dict[str, int]:
+    """Returns the sizes of those axes that split anything; 1, which divides all, where unknown."""
+    if axis_sizes is None:
+        return dict.fromkeys(mesh_axes, 1)
+    return {axis: axis_sizes[axis] for axis in mesh_axes if axis_sizes[axis] > 1}
+
+
+def _refusal(
+    axis: str, used: Mapping[str, str], length: int | None, num_parts: int
+) -> tuple[Literal["collision", "indivisible"], str] | None:
+    if axis in used:
+        return "collision", f"{used[axis]} uses it already"
+    if length is not None and length % num_parts:
+        return "indivisible", f"{length} is no multiple of {num_parts}"
+    return None
 
 
 def _as_tuple(mesh_axes: MeshAxes) -> tuple[str, ...]:
