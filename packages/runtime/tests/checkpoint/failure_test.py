@@ -36,9 +36,9 @@ def test_a_failure_surfaces_at_the_next_call_naming_the_step(
     with monkeypatch.context() as patch:
         patch.setattr(owner, name, full_disk)
         saver.save(2, state(2))
-        call = {"save": lambda: saver.save(3, state(3)), "restore": lambda: saver.restore(state(0))}
+        arguments = {"save": (3, state(3)), "restore": (state(0),)}.get(surfaces_at, ())
         with pytest.raises(CheckpointSaveError, match="Saving step 2 failed: .*No space left"):
-            call.get(surfaces_at, getattr(saver, surfaces_at, None))()
+            getattr(saver, surfaces_at)(*arguments)
     again = open_checkpointer() if surfaces_at == "close" else saver
     assert again.steps() == [1]
     assert again.save(2, state(2))

@@ -9,6 +9,8 @@ import sys
 import threading
 from pathlib import Path
 
+from tests.checkpoint import saving_process
+
 NUM_KILLS = 10
 TIMEOUT_SECONDS = 120
 
@@ -25,10 +27,12 @@ def test_a_run_killed_at_random_moments_always_goes_on(tmp_path: Path) -> None:
 
 def _one_life(folder: Path, seconds: float) -> tuple[int, int, int]:
     """Starts the program, kills it `seconds` after it restored, and returns what it reported."""
-    program = Path(__file__).with_name("saving_process.py")
     env = dict(os.environ, PYTHONPATH=os.pathsep.join(filter(None, sys.path)), JAX_PLATFORMS="cpu")
     process = subprocess.Popen(
-        [sys.executable, str(program), str(folder)], stdout=subprocess.PIPE, text=True, env=env
+        [sys.executable, saving_process.__file__, str(folder)],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=env,
     )
     assert process.stdout is not None
     said = {"restored": 0, "committed": 0, "begun": 0}

@@ -8,16 +8,23 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.checkpoint import two_processes
+
 
 def test_two_processes_agree_on_the_step(tmp_path: Path) -> None:
-    program = str(Path(__file__).with_name("two_processes.py"))
     env = dict(os.environ, PYTHONPATH=os.pathsep.join(filter(None, sys.path)), JAX_PLATFORMS="cpu")
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = str(free.getsockname()[1])
     running = [
         subprocess.Popen(
-            [sys.executable, program, port, str(index), str(tmp_path / "checkpoints")],
+            [
+                sys.executable,
+                two_processes.__file__,
+                port,
+                str(index),
+                str(tmp_path / "checkpoints"),
+            ],
             stderr=subprocess.PIPE,
             text=True,
             env=env,

@@ -25,7 +25,8 @@ class Moments(NamedTuple):
 
 def same_bits(a: Any, b: Any) -> None:
     """Asserts equal structure, kind, dtype, shape and bits; NaNs of one payload are equal."""
-    assert jax.tree.structure(a) == jax.tree.structure(b)
+    structures = [str(jax.tree.structure(tree)) for tree in (a, b)]
+    assert structures[0] == structures[1]
     for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
         assert isinstance(x, jax.Array) == isinstance(y, jax.Array)
         assert (x.dtype, x.shape) == (y.dtype, y.shape)
