@@ -56,7 +56,8 @@ def pretraining_input(*, sequence_length: int, global_batch_size: int) -> Input.
 
     Where they lie is the user's to say:
 
-        input.dataset.documents.paths=/data/corpus/*.parquet input.tokenizer.path=/data/tokenizer.json
+        input.dataset.documents.paths=/data/corpus/*.parquet
+        input.tokenizer.file=/data/tokenizer.json input.tokenizer.eos_token='</s>'
     """
     return Input.default_config().set(
         dataset=DocumentSequences.default_config().set(

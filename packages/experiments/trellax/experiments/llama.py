@@ -12,10 +12,12 @@ from trellax.experiments.corpus import austen_input, pretraining_input
 from trellax.experiments.rehearsal import rehearsal_rule
 from trellax.layers import (
     CausalLM,
+    Decoder,
     FeedForwardLayer,
     RMSNorm,
     ScannedStack,
     TransformerLayer,
+    VarianceScalingInitializer,
 )
 from trellax.layers.attention import RotaryPositions
 from trellax.parallel import MeshRule, MeshShape, RematModifier, dots_saveable, save_names
@@ -55,11 +57,13 @@ def llama_model(
     layer.attention.positions = RotaryPositions.default_config().set(theta=rope_theta)
     layer.feed_forward = FeedForwardLayer.default_config().set(hidden_dim=hidden_dim)
     layer.set(attention_norm=norm, feed_forward_norm=norm)
-    model = CausalLM.default_config().set(dim=dim, vocab_size=vocab_size, output_norm=norm)
-    model.stack = ScannedStack.default_config().set(layer=layer, num_layers=num_layers)
+    decoder = Decoder.default_config().set(dim=dim, vocab_size=vocab_size, output_norm=norm)
+    decoder.stack = ScannedStack.default_config().set(layer=layer, num_layers=num_layers)
     if tied:
-        model.lm_head = None
-    return model
+        decoder.lm_head = None
+    else:  # First logits are near zero, the first loss near ln(V).
+        decoder.lm_head.initializer = VarianceScalingInitializer.default_config().set(scale=0.02)
+    return CausalLM.default_config().set(decoder=decoder)
 
 
 def llama_learner(*, peak: float, warmup_steps: int = 2000) -> Learner.Config:
@@ -236,4 +240,4 @@ def _pretraining(
 
 def _remat(policy: Any) -> Any:
     """Returns a modifier that rematerializes each transformer layer by `policy`."""
-    return RematModifier.default_config().set(target="model.stack.layer", policy=policy)
+    return RematModifier.default_config().set(target="model.decoder.stack.layer", policy=policy)

@@ -41,8 +41,8 @@ class RehearsalModifier(ConfigModifier):
 
     def apply(self, cfg: Any) -> None:
         small = self.cfg
-        width = cfg.model.dim
-        cfg.model.set(dim=small.dim, vocab_size=small.vocab_size)
+        width = cfg.model.decoder.dim
+        cfg.model.decoder.set(dim=small.dim, vocab_size=small.vocab_size)
         for _, node in nodes(cfg.model):
             self._shrink(node, small.dim / width)
         self._set_training(cfg)

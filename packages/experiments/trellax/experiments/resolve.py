@@ -8,6 +8,7 @@ The order is fixed: the rule of the hardware changes the recipe, and the user ha
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -74,7 +75,7 @@ def resolve(
     ruled, rule_changes = apply_mesh_rule(recipe, rule)
     cfg = ruled.clone()
     if text:
-        use_text(cfg, text)
+        use_text(cfg, [os.path.abspath(path) for path in text])  # Resuming may start elsewhere.
     if steps is not None:
         cfg.set(max_steps=steps)
     if seed is not None:

@@ -16,7 +16,7 @@ from trellax.layers.base import (
     count_parameters,
     is_spec,
 )
-from trellax.layers.causal_lm import CausalLM, CrossEntropyLoss, LmHead, LossOutput
+from trellax.layers.causal_lm import CausalLM, CrossEntropyLoss, Decoder, LmHead, LossOutput
 from trellax.layers.dropout import Dropout
 from trellax.layers.embedding import (
     Embedding,
@@ -34,6 +34,7 @@ from trellax.layers.module import (
     functional,
     structural,
     total_loss,
+    with_updates,
 )
 from trellax.layers.moe import GroupedExperts, MoELayer, Routing, TopKRouter
 from trellax.layers.norm import LayerNorm, RMSNorm
@@ -46,6 +47,7 @@ __all__ = [
     "CausalLM",
     "ConstantInitializer",
     "CrossEntropyLoss",
+    "Decoder",
     "Dropout",
     "Embedding",
     "FeedForwardLayer",
@@ -84,4 +86,5 @@ __all__ = [
     "scaled_hidden_dim",
     "structural",
     "total_loss",
+    "with_updates",
 ]

@@ -34,7 +34,7 @@ class LossOutput(NamedTuple):
 class CrossEntropyLoss(BaseLayer):
     """Sum of cross-entropies in nats, plus the z-loss. No parameters.
 
-    Summaries: `loss`, the mean cross-entropy without z-loss; `z_loss`, its mean, where there is one.
+    Summaries, if there is a z-loss: the means `cross_entropy` and `z_loss`.
     """
 
     class Config(BaseLayer.Config):
@@ -85,7 +85,8 @@ class CrossEntropyLoss(BaseLayer):
         return self.constrain(unembedding.weight, tuple(logical[axis] for axis in unembedding.axes))
 
     def _summarize(self, sums: CrossEntropySums) -> None:
+        if not self.cfg.z_loss_scale:
+            return  # Then the cross-entropy is the loss itself, which the trainer logs.
         per_target = 1.0 / jnp.maximum(sums.weight, 1.0)
-        self.add_summary("loss", WeightedScalar(sums.loss * per_target, sums.weight))
-        if self.cfg.z_loss_scale:
-            self.add_summary("z_loss", WeightedScalar(sums.z_loss * per_target, sums.weight))
+        self.add_summary("cross_entropy", WeightedScalar(sums.loss * per_target, sums.weight))
+        self.add_summary("z_loss", WeightedScalar(sums.z_loss * per_target, sums.weight))

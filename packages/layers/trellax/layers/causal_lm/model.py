@@ -1,91 +1,42 @@
-"""A causal language model: embedding, stack, norm, head, loss.
+"""A causal language model: a decoder and a loss.
 
-    model = CausalLM.default_config().set(vocab_size=32_000, dim=4096, stack=stack_cfg).instantiate()
+    model = CausalLM.default_config().set(decoder=decoder_cfg).instantiate()
     params = model.init(jax.random.key(0))
     output, collection = functional(model, params=params, args=(batch,), is_training=True)
 
-Axes: B batch, S sequence, D model, V vocabulary.
+Axes: B batch, S sequence, V vocabulary.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import cast
 
-import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from trellax.config import REQUIRED, Required
 from trellax.layers.attention import TokenInfo
 from trellax.layers.base import BaseLayer
-from trellax.layers.causal_lm.head import Head, LmHead
+from trellax.layers.causal_lm.decoder import Decoder
 from trellax.layers.causal_lm.loss import CrossEntropyLoss, LossOutput
-from trellax.layers.dropout import Dropout
-from trellax.layers.embedding import Embedding
-from trellax.layers.module import Module, structural
-from trellax.layers.norm import RMSNorm
-from trellax.layers.stack import ScannedStack
+from trellax.layers.module import Module
 
 
 class CausalLM(BaseLayer):
     """Predicts each token from those before it."""
 
-    embedding: BaseLayer
-    position_embedding: BaseLayer | None
-    dropout: BaseLayer
-    stack: BaseLayer
-    output_norm: BaseLayer | None
-    lm_head: BaseLayer | None
-    loss: BaseLayer
-
     class Config(BaseLayer.Config):
         """
         Fields:
-            vocab_size: V.
-            dim: D.
-            logit_soft_cap: c in c · tanh(logit / c) (Gemma 2, arXiv:2408.00118), or None.
-            embedding: vectors of tokens.
-            position_embedding: vectors of positions, added to those of tokens; None where attention
-                encodes positions.
-            dropout: of the embedded input.
-            stack: the layers, called with (x_BSD, tokens).
-            output_norm: norm before the head; None for none.
-            lm_head: makes logits; None for the transposed embedding (tied).
+            decoder: from token ids to hidden states and logits.
             loss: from hidden states, head and targets.
         """
 
-        vocab_size: Required[int] = REQUIRED
-        dim: Required[int] = REQUIRED
-        logit_soft_cap: float | None = None
-        embedding: BaseLayer.Config = Embedding.default_config()
-        position_embedding: BaseLayer.Config | None = None
-        dropout: BaseLayer.Config = Dropout.default_config()
-        stack: BaseLayer.Config = ScannedStack.default_config()
-        output_norm: BaseLayer.Config | None = RMSNorm.default_config()
-        lm_head: BaseLayer.Config | None = LmHead.default_config()
+        decoder: BaseLayer.Config = Decoder.default_config()
         loss: BaseLayer.Config = CrossEntropyLoss.default_config()
-
-        def derive(self) -> None:
-            super().derive()
-            D, V = self.dim, self.vocab_size
-            self.provide(self.embedding, num_embeddings=V, dim=D)
-            self.provide(self.position_embedding, dim=D)
-            self.provide(self.stack, input_dim=D)
-            self.provide(self.output_norm, input_dim=D)
-            self.provide(self.lm_head, input_dim=D, vocab_size=V)
 
     def __init__(self, cfg: Config, *, name: str = "root", parent: Module | None = None):
         super().__init__(cfg, name=name, parent=parent)
-        for child in (
-            "embedding",
-            "position_embedding",
-            "dropout",
-            "stack",
-            "output_norm",
-            "lm_head",
-            "loss",
-        ):
-            self.add_child(child, getattr(cfg, child))
+        self.add_child("decoder", cfg.decoder)
+        self.add_child("loss", cfg.loss)
 
     def forward(self, batch: Mapping[str, Int[Array, "B S"]]) -> LossOutput:
         """Returns the loss summed over targets, and their number.
@@ -95,40 +46,21 @@ class CausalLM(BaseLayer):
                 (without them 0 … S-1) and "segment_ids" (without them each row is one document).
         """
         tokens = TokenInfo(batch.get("positions"), batch.get("segment_ids"))
-        x_BSD = self.hidden(batch["input_ids"], tokens)
+        hidden_BSD = self.decoder(batch["input_ids"], tokens)
         return self.loss(
-            x_BSD,
-            self._head.unembedding(),
+            hidden_BSD,
+            self.decoder.unembedding(),
             batch["target_ids"],
-            soft_cap=self.cfg.logit_soft_cap,
+            soft_cap=self.decoder.logit_soft_cap,
         )
 
-    def logits(self, input_ids_BS: Int[Array, "B S"], tokens: TokenInfo) -> Float[Array, "B S V"]:
+    def logits(
+        self, input_ids_BS: Int[Array, "B S"], tokens: TokenInfo
+    ) -> Float[Array, "B S V"]:
         """Returns the logits of the token after each, in float32."""
-        logits_BSV = self._head.attend(self.hidden(input_ids_BS, tokens))
-        cap = self.cfg.logit_soft_cap
-        if cap is not None:
-            logits_BSV = cap * jnp.tanh(logits_BSV / cap)
-        return self.constrain(logits_BSV, ("batch", "length", "act_vocab"))
-
-    def hidden(self, input_ids_BS: Int[Array, "B S"], tokens: TokenInfo) -> Float[Array, "B S D"]:
-        """Returns the hidden states that the head sees."""
-        x_BSD = self.embedding(input_ids_BS)
-        if self.position_embedding is not None:
-            positions_BS = tokens.positions_BS
-            if positions_BS is None:
-                positions_BS = jnp.arange(input_ids_BS.shape[1])[None]
-            x_BSD += self.position_embedding(positions_BS).astype(x_BSD.dtype)
-        x_BSD = self.constrain(self.dropout(x_BSD), ("batch", "length", "act_embed"))
-        x_BSD = self.stack(x_BSD, tokens)
-        return x_BSD if self.output_norm is None else self.output_norm(x_BSD)
-
-    @structural
-    def forward_flops_per_token(self, sequence_length: int) -> float:
-        """Returns the children's FLOPs and those of the head: 2 · D · V."""
-        below = super().forward_flops_per_token(sequence_length)
-        return below + self._head.attend_flops_per_token()
+        return self.decoder.logits(self.decoder(input_ids_BS, tokens))
 
     @property
-    def _head(self) -> Head:
-        return cast(Head, self.embedding if self.lm_head is None else self.lm_head)
+    def vocab_size(self) -> int:
+        """Token ids are below it."""
+        return self.decoder.vocab_size

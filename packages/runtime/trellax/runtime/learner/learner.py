@@ -101,7 +101,7 @@ class Learner(Configurable):
             float32 scalars.
         """
         trained, frozen = self.split(params)
-        grad_norm = optax.global_norm(grads).astype(jnp.float32)
+        grad_norm = optax.tree.norm(grads).astype(jnp.float32)
         grads = self._clip(grads, grad_norm)
         updates, optimizer_state = self._optax.update(grads, state["optimizer"], trained)
         trained = optax.apply_updates(trained, updates)

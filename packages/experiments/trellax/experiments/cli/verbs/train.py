@@ -12,6 +12,7 @@ from trellax.config import finalize
 from trellax.experiments.cli import panel
 from trellax.experiments.cli.arguments import Arguments
 from trellax.experiments.cli.sampling import PROMPT, completion
+from trellax.experiments.registry import get_experiment
 from trellax.experiments.resolve import Resolved, resolve
 from trellax.experiments.run_folder import RunFolder
 from trellax.layers import count_parameters
@@ -36,7 +37,7 @@ def run(arguments: Arguments) -> int:
     folder = RunFolder(flags.dir or f"runs/{arguments.name.replace(':', '.')}")
     folder.check_resumable(resolved.cfg)
     console = Console()
-    panel.print_start(console, resolved, _facts(final, folder))
+    panel.print_start(console, resolved, _facts(arguments, final, folder))
     trainer = final.instantiate(directory=str(folder.path))
     folder.start(resolved.cfg, hardware=resolved.hardware.name, argv=sys.argv)
     outcome = trainer.run()
@@ -48,15 +49,20 @@ def run(arguments: Arguments) -> int:
     return 0
 
 
-def _facts(final: Any, folder: RunFolder) -> dict[str, str]:
-    specs = final.model.instantiate().all_parameter_specs()
+def _facts(arguments: Arguments, final: Any, folder: RunFolder) -> dict[str, str]:
+    full, here = (_num_parameters(m) for m in (get_experiment(arguments.name).model, final.model))
     rows, length = final.input.batch_spec()["input_ids"].shape
+    shrunk = f" (of the experiment: {full:,})" if full != here else ""
     return {
-        "parameters": f"{count_parameters(specs):,}",
+        "parameters": f"{here:,}{shrunk}",
         "batch": f"{rows:,} x {length:,} = {rows * length:,} tokens",
         "steps": f"{final.max_steps:,} ({rows * length * final.max_steps:,} tokens)",
         "folder": f"{folder.path}{' (going on)' if folder.holds_run() else ''}",
     }
+
+
+def _num_parameters(model_cfg: Any) -> int:
+    return count_parameters(finalize(model_cfg).instantiate().all_parameter_specs())
 
 
 def _print_result(console: Console, trainer: Any, outcome: Any, arguments: Arguments) -> None:
@@ -64,7 +70,7 @@ def _print_result(console: Console, trainer: Any, outcome: Any, arguments: Argum
     text = evaluators[0].input if evaluators else trainer.input
     panel.print_end(
         console,
-        metrics=outcome.metrics,
+        losses=_losses(outcome.metrics),
         unigram_entropy=text.unigram_entropy(),
         vocab_size=trainer.model.vocab_size,
     )
@@ -79,6 +85,12 @@ def _print_result(console: Console, trainer: Any, outcome: Any, arguments: Argum
         seed=0,
     )
     panel.print_sample(console, PROMPT, sample)
+
+
+def _losses(metrics: dict[str, float]) -> dict[str, float]:
+    """Returns the last training loss and those of the evaluators, by name."""
+    names = {"training": "loss"} | {k.removesuffix("/loss"): k for k in metrics if "/loss" in k}
+    return {name: metrics[key] for name, key in names.items() if key in metrics}
 
 
 def _print_next(
