@@ -34,8 +34,8 @@ POSITIONS = {
 }
 
 
-@pytest.fixture
-def x_BSD() -> jax.Array:
+@pytest.fixture(name="x_BSD")
+def inputs() -> jax.Array:
     return jax.random.normal(jax.random.key(1), (B, S, D))
 
 
