@@ -67,7 +67,7 @@ class Configurable:
         super().__init_subclass__(**kwargs)
         if "Config" not in cls.__dict__:
             body = {"__module__": cls.__module__, "__qualname__": f"{cls.__qualname__}.Config"}
-            cls.Config = type("Config", (cls.Config,), body)  # type: ignore[misc]
+            cls.Config = type("Config", (cls.Config,), body)  # type: ignore[assignment, misc]
         _check_config_class(cls)
         cls.Config._component = cls
 

@@ -113,8 +113,8 @@ class FrozenList(list[Any]):
     def __reduce__(self) -> Any:
         return (FrozenList, (list(self),))
 
-    __setitem__ = __delitem__ = __iadd__ = __imul__ = _refuse  # type: ignore
-    append = extend = insert = pop = remove = clear = sort = reverse = _refuse  # type: ignore
+    __setitem__ = __delitem__ = __iadd__ = __imul__ = _refuse
+    append = extend = insert = pop = remove = clear = sort = reverse = _refuse
 
 
 class FrozenDict(dict[Any, Any]):
@@ -129,5 +129,5 @@ class FrozenDict(dict[Any, Any]):
     def __reduce__(self) -> Any:
         return (FrozenDict, (dict(self),))
 
-    __setitem__ = __delitem__ = __ior__ = _refuse  # type: ignore
-    pop = popitem = clear = update = setdefault = _refuse  # type: ignore
+    __setitem__ = __delitem__ = __ior__ = _refuse
+    pop = popitem = clear = update = setdefault = _refuse

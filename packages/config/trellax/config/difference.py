@@ -1,10 +1,10 @@
 """What differs between two trees: `diff(a, b)` as data, `format_diff` as aligned text.
 
-print(format_diff(diff(before, after)))
+    ~ model.dim               4096 -> 64
+    ! model.ffn               FeedForwardLayer -> MoELayer
+    + model.ffn.num_experts   8
 
-~ model.decoder.dim                  4096 -> 64
-! model.decoder.layer.feed_forward   trellax.layers:FeedForwardLayer -> trellax.layers:MoELayer
-+ model.decoder.layer.feed_forward.num_experts   8
+is what `print(format_diff(diff(before, after)))` prints: changed, of another class, added.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from trellax.config import paths
 from trellax.config.containers import children
 from trellax.config.defaults import same
 from trellax.config.fields import REQUIRED
-from trellax.config.text import format_value, is_open, opened
+from trellax.config.template import Template
+from trellax.config.text import format_value, is_open, opened, short_label
 from trellax.config.tree import Config
 
 _MARKS = {"added": "+", "removed": "-", "changed": "~", "retyped": "!"}
@@ -78,12 +79,17 @@ def _compare_parts(a: Any, b: Any, path: str) -> Iterator[Change]:
 
 
 def _line(change: Change, column: int, color: bool, width: int) -> str:
-    old, new = _cut(change.old, width), _cut(change.new, width)
+    old, new = _cut(_short(change.old), width), _cut(_short(change.new), width)
+    if old == new:  # Two classes of one name, in different modules.
+        old, new = _cut(format_value(change.old), width), _cut(format_value(change.new), width)
     shown = {"added": new, "removed": old}.get(change.kind, f"{old} -> {new}")
     line = f"{_MARKS[change.kind]} {change.path or '(root)':<{column}}   {shown}"
     return f"{_COLORS[change.kind]}{line}\033[0m" if color else line
 
 
-def _cut(value: Any, width: int) -> str:
-    text = format_value(value)
+def _short(value: Any) -> str:
+    return short_label(value) if isinstance(value, (Config, Template)) else format_value(value)
+
+
+def _cut(text: str, width: int) -> str:
     return text if not width or len(text) <= width else f"{text[: width - 3]}..."

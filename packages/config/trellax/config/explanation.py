@@ -1,10 +1,12 @@
 """Where a value comes from: `print(explain(cfg, "model.decoder.dim"))`.
 
-model.decoder.dim = 64
-  type     int, required
-  default  REQUIRED
-  set      override on the command line, model.decoder.dim=64
-  in       trellax.layers:Decoder, a stack of transformer layers
+    model.decoder.dim = 64
+      type     int, required
+      default  REQUIRED
+      set      override on the command line, model.decoder.dim=64
+      in       trellax.layers:Decoder: A stack of transformer layers.
+
+A field's last setting is a line of code, an override, a parent that provided it, or a modifier.
 """
 
 from __future__ import annotations
@@ -38,7 +40,8 @@ def explain(cfg: Config, path: str) -> str:
 
 
 def _field_lines(cfg: Config, steps: list[paths.Step]) -> list[str]:
-    owner, name, inner, default = cfg, "", [], _Defaults(cfg)
+    owner, name, default = cfg, "", _Defaults(cfg)
+    inner: list[paths.Step] = []
     for step in steps:
         if isinstance(step, str):
             owner, name, inner = default.node, step, []

@@ -9,7 +9,7 @@ checked, all missing ones are reported together, and the result is frozen.
 from __future__ import annotations
 
 import contextlib
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from trellax.config import paths
 from trellax.config.containers import children, is_branch, is_container
@@ -102,7 +102,7 @@ def _root_causes(cfg: Config) -> _Missing:
 def _missing(root: Config, awaited: set[tuple[int, str]] = frozenset()) -> _Missing:  # type: ignore
     found: _Missing = []
 
-    def search(value: object, path: str) -> None:
+    def search(value: Any, path: str) -> None:
         for step, child in children(value):
             below = paths.join(path, step)
             if is_branch(child):

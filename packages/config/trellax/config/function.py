@@ -1,7 +1,9 @@
 """Functions and classes of others as nodes of the tree.
 
-optimizer = config_for_function(optax.adam).set(learning_rate=1e-3)
-optimizer.instantiate()  # calls optax.adam(learning_rate=1e-3)
+    optimizer = config_for_function(optax.adam).set(learning_rate=1e-3)
+    optimizer.instantiate()  # calls optax.adam(learning_rate=1e-3)
+
+The fields are the parameters; an argument may itself be a config of what to build.
 """
 
 from __future__ import annotations
@@ -57,7 +59,7 @@ def _built(value: Any) -> Any:
     return value
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _call_config(fn: Callable[..., Any]) -> type[CallConfig]:
     import inspect  # A tenth of this package's import time; many programs wrap no call.
 
@@ -80,9 +82,8 @@ def _call_config(fn: Callable[..., Any]) -> type[CallConfig]:
         body[parameter.name] = REQUIRED if missing else parameter.default
     names = {"__module__": fn.__module__, "__qualname__": f"{fn.__qualname__}.Config"}
     extra = {"__annotations__": annotations, "__doc__": f"Arguments of {fn.__qualname__}."}
-    made = type("Config", (CallConfig,), body | names | extra)
-    made._component = staticmethod(fn)  # type: ignore[assignment]
-    return made
+    component = {"_component": staticmethod(fn)}
+    return type("Config", (CallConfig,), body | names | extra | component)
 
 
 def _hints(fn: Callable[..., Any]) -> dict[str, Any]:

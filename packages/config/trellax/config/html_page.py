@@ -1,6 +1,6 @@
 """The page around an HTML view: style and behaviour, in one file without outside parts.
 
-page("llama2_7b", "<p>…</p>", body, "view")  # -> "<!doctype html>…"
+Usage: `page("llama2_7b", "<b>Trainer</b>", body, "Only differences")` is the whole document.
 """
 
 from __future__ import annotations
@@ -47,8 +47,9 @@ summary, .leaf { display: flex; align-items: baseline; border-radius: 4px; paddi
   min-width: max-content; }
 summary { cursor: pointer; list-style: none; }
 summary::-webkit-details-marker { display: none; }
-summary::before { content: "\\25B8"; color: var(--dim); flex: 0 0 16px; transition: transform .1s; }
-details[open] > summary::before { transform: rotate(90deg) translate(1px, 3px); }
+summary::before { content: "\\25B8"; color: var(--dim); flex: 0 0 12px; margin-right: 4px;
+  text-align: center; transition: transform .1s; }
+details[open] > summary::before { transform: rotate(90deg); }
 .leaf { padding-left: 22px; }
 summary:hover, .leaf:hover { background: color-mix(in srgb, var(--dim) 13%, transparent); }
 .name { font: inherit; color: var(--name); background: none; border: 0; padding: 0;
@@ -65,14 +66,15 @@ summary:hover, .leaf:hover { background: color-mix(in srgb, var(--dim) 13%, tran
 .was { color: var(--dim); margin-left: 1.2em; opacity: .8; white-space: pre; }
 .hit > .name, .hit > .value, .hit > .class, .hit .cell > .name { background: var(--hit); }
 .hidden { display: none !important; }
-.pair { display: grid; grid-template-columns: minmax(0, 1fr) minmax(0, 1fr); width: 100%;
-  min-width: 0; column-gap: 10px; }
+.pair { display: grid; width: 100%; min-width: 0; column-gap: 10px;
+  grid-template-columns: calc(50% - var(--depth) * 10.5px - 5px) minmax(0, 1fr); }
+.pair .cell + .cell { margin-left: calc(var(--depth) * 21px); }
 summary.pair { position: relative; padding-left: 22px; }
 summary.pair::before { position: absolute; left: 6px; top: 0; }
 .pair .cell { min-width: 0; padding: 0 6px; border-radius: 3px; overflow-wrap: anywhere; }
 .pair .value { white-space: pre-wrap; }
-.columns { display: grid; grid-template-columns: 1fr 1fr; column-gap: 10px; font-weight: 650;
-  padding: 2px 12px 8px 28px; }
+.columns { display: grid; grid-template-columns: calc(50% - 5px) 1fr; column-gap: 10px;
+  font-weight: 650; padding: 2px 12px 8px 28px; }
 .cell.removed { background: var(--del); } .cell.added { background: var(--add); }
 .cell.changed, .cell.retyped { background: var(--mod); }
 .empty { padding: 8px 24px; color: var(--dim); }

@@ -131,7 +131,7 @@ class _Pair:
         """Returns the rows of this place and what lies below it."""
         differs = "differs" if self.kind else ""
         cells = self._cell(self.a, "removed") + self._cell(self.b, "added")
-        place = f'data-path="{escape(self.path)}"'
+        place = f'data-path="{escape(self.path)}" style="--depth: {depth}"'
         if not self.parts:
             dim = "" if self.kind else "default"
             return f'<div class="leaf pair {differs} {dim}" {place}>{cells}</div>'

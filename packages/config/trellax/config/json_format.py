@@ -82,18 +82,18 @@ def is_dtype(value: Any) -> bool:
 
 
 def _encode(value: Any, path: str) -> Any:
-    if value is None or type(value) in (bool, int, str):
+    if isinstance(value, enum.Enum):
+        return {"$enum": f"{_ref(type(value), path)}.{value.name}"}
+    if value is None or isinstance(value, (bool, int, str)):
         return value
-    if type(value) is float:
-        return value if math.isfinite(value) else {"$float": repr(value)}
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else {"$float": repr(float(value))}
     if value is REQUIRED:
         return {"$required": True}
     if isinstance(value, Config):
         return _encode_node(value, path)
     if isinstance(value, Template):
         return {"$template": _encode(value.cfg, path)}
-    if isinstance(value, enum.Enum):
-        return {"$enum": f"{_ref(type(value), path)}.{value.name}"}
     if is_container(value):
         return _encode_container(value, path)
     if is_record(value):
@@ -113,7 +113,7 @@ def _encode_node(node: Config, path: str) -> dict[str, Any]:
     target = component_of(node) or type(node)
     key = "$call" if isinstance(node, CallConfig) else "$config"
     head: dict[str, Any] = {key: _ref(target, path)}
-    is_set = [name for name in node.keys() if node.is_set(name)]
+    is_set = [name for name in node.field_names() if node.is_set(name)]
     if is_set:
         head["$set"] = is_set
     return head | {name: _encode(v, paths.join(path, name)) for name, v in node.items()}
@@ -124,11 +124,16 @@ def _encode_container(value: Any, path: str) -> Any:
     if not isinstance(value, dict):
         items = [v for _, v in parts]
         return {"$tuple": items} if isinstance(value, tuple) else items
-    keys = [key for key in value]
-    if all(type(key) is str and not key.startswith("$") for key in keys):
+    keys = list(value)
+    if all(_is_plain(key) for key in keys):
         return dict(zip(keys, (v for _, v in parts), strict=True))
     encoded_keys = [_encode(key, path) for key in keys]
     return {"$dict": [[k, v] for k, (_, v) in zip(encoded_keys, parts, strict=True)]}
+
+
+def _is_plain(key: Any) -> bool:
+    """Whether a dictionary's key can stand in JSON as it is."""
+    return isinstance(key, str) and not isinstance(key, enum.Enum) and not key.startswith("$")
 
 
 def _ref(obj: Any, path: str) -> str:

@@ -36,8 +36,6 @@ from trellax.config.imports import resolve
 from trellax.config.template import Template
 from trellax.config.typecheck import describe, stripped
 
-_CLOSING = {"[": "]", "(": ")", "{": "}"}
-
 
 class BadText(Exception):
     """The text does not say a value of the annotation; the message says what would."""
@@ -168,12 +166,11 @@ def _parse_enum(text: str, annotation: Any) -> Any:
 
 def _parse_sequence(text: str, annotation: Any) -> Any:
     args = typing.get_args(annotation)
-    inner = text
-    if text[:1] in ("[", "(") and text[-1:] == _CLOSING[text[0]]:
-        inner = text[1:-1]
-    elif not text:
+    if not text:
         raise _bad(text, annotation)
-    parts = _split(inner)
+    parts = _split(text)
+    if len(parts) == 1 and text[0] + text[-1] in ("[]", "()"):
+        parts = _split(text[1:-1])
     kind = typing.get_origin(annotation) or annotation
     if kind is tuple and args and args[-1] is not Ellipsis:
         if len(parts) != len(args):

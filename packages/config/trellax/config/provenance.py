@@ -1,6 +1,6 @@
 """Where a value was set: the file and line outside this package that last touched a field.
 
-cfg.origin("dim")  # Origin("recipes/llama.py", 33)
+Usage: `cfg.origin("dim")` is `Origin("recipes/llama.py", 33)`.
 """
 
 from __future__ import annotations

@@ -120,11 +120,12 @@ class _Writer:
             return self.imports.name("trellax.config:REQUIRED")
         if isinstance(value, enum.Enum):
             return f"{self._name(type(value), path)}.{value.name}"
-        if type(value) is float and not math.isfinite(value):
-            return f'float("{value!r}")'
-        if type(value) is str:
+        if isinstance(value, str):
             return quoted(value)
-        if value is None or type(value) in (bool, int, float):
+        if isinstance(value, float):
+            text = repr(float(value))
+            return text if math.isfinite(value) else f'float("{text}")'
+        if value is None or isinstance(value, (bool, int)):
             return repr(value)
         if is_dtype(value):
             return f"{self.imports.name('numpy:dtype')}({quoted(value.name)})"

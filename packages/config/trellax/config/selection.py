@@ -1,6 +1,8 @@
 """Finding and replacing nodes by type, by path glob, or both.
 
-replace_config(trainer_cfg, target=FeedForwardLayer, new_cfg=MoELayer.default_config())
+    replace_config(trainer_cfg, target=FeedForwardLayer, new_cfg=MoELayer.default_config())
+
+A type matches a component or its config, subclasses included; a glob matches paths.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ argument gets its own line and a trailing comma.
 
 from __future__ import annotations
 
-from typing import NamedTuple, Union
+from typing import NamedTuple
 
 LINE_LENGTH = 100
 
@@ -26,7 +26,7 @@ class Items(NamedTuple):
     parts: list[tuple[Source, Source]]
 
 
-Source = Union[str, Call, Items]
+Source = str | Call | Items
 
 
 def layout(source: Source, *, indent: int, used: int) -> str:
@@ -99,5 +99,5 @@ def _pieces(source: Call | Items) -> tuple[str, list[tuple[str, Source]], str]:
     if isinstance(source, Call):
         opening = flat(source.function) + (f".{source.method}" if source.method else "") + "("
         return opening, [(f"{k}=" if k else "", v) for k, v in source.arguments], ")"
-    open_, close = source.brackets
-    return open_, [(f"{flat(k)}: " if k else "", v) for k, v in source.parts], close
+    parts = [(f"{flat(k)}: " if k else "", v) for k, v in source.parts]
+    return source.brackets[0], parts, source.brackets[1]

@@ -1,6 +1,6 @@
 """Trees as text: `to_text` for golden files, `show` for people, `format_value` for one value.
 
-print(show(cfg))  # an indented tree; values that differ from their default carry a star
+Usage: `print(show(cfg))`; values that differ from their default carry a star.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ are checked at each assignment, and each error names the path from the root.
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any, ClassVar, NoReturn, Self, dataclass_transform
 
@@ -49,6 +50,11 @@ class Config(Node):
     _field_defaults: ClassVar[dict[str, Any]] = {}
     _field_types: ClassVar[dict[str, Any] | None] = None
     _defaults_checked: ClassVar[bool] = True
+
+    _origins: dict[str, Origin]
+    _parent: Config | None
+    _frozen: bool
+    _final: bool
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -105,7 +111,7 @@ class Config(Node):
     def __contains__(self, name: object) -> bool:
         return name in self._field_defaults
 
-    def __getattr__(self, name: str) -> NoReturn:
+    def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):
             raise AttributeError(name)
         raise self._unknown(name)
@@ -128,6 +134,8 @@ class Config(Node):
         stored = {name: self._checked(name, value) for name, value in values.items()}
         for name, value in stored.items():
             self._store(name, value, origin)
+            if value is REQUIRED:
+                note_awaited(self, name)
         return self
 
     def _store(self, name: str, value: Any, origin: Origin) -> None:
@@ -181,9 +189,9 @@ class Config(Node):
 
     def path(self) -> str:
         """Returns this node's path from the root of its tree ("" for the root itself)."""
-        parent = self.__dict__.get("_parent")
-        steps = steps_to(parent, self) if parent is not None else None
-        if steps is None:
+        parent = self._parent
+        steps = None if parent is None else steps_to(parent, self)
+        if parent is None or steps is None:
             return ""  # A root, or removed from its parent and so a root of its own.
         path = parent.path()
         for step in steps:
@@ -275,7 +283,7 @@ class Config(Node):
         if not self._frozen:
             for name, value in self.items():
                 if type(value) not in ATOMS:
-                    self.__dict__[name] = frozen(value, lambda name=name: self._where(name))
+                    self.__dict__[name] = frozen(value, functools.partial(self._where, name))
             self.__dict__["_frozen"] = True
         return self
 
