@@ -6,7 +6,8 @@ in packages/<p>/BUILD declares these targets, over the whole tree of the package
 
     :src          trellax/**/*.py           what the wheel holds, with …
     :data         everything else there     … its package data, found with importlib.resources
-    :tests        tests/**/*_test.py, tests/**/test_*.py
+    :tests        tests/*/**/*_test.py      tests that mirror a family; they run when what they import changes
+    :all_tests    tests/*_test.py           tests of the package as a whole, README's example too; they see all of it
     :test_utils   other tests/**/*.py       conftest.py and helpers, imported as `tests.helper`
     :test_data    everything else there     golden files: beside the test, under `Path(__file__).parent`
     :benchmarks   benchmarks/**/*.py        ./pants run packages/<p>/benchmarks/NAME.py
@@ -30,6 +31,7 @@ def trellax_package(
     description,
     may_import=(),
     called_as_exported=(),
+    imports_by_name=False,
     third_party=True,
     entry_points=None,
     tests={},
@@ -43,6 +45,8 @@ def trellax_package(
         called_as_exported: Files under trellax/<p>/ that hold a function of their own name, which an `__init__.py`
             exports. Pants cannot tell `from trellax.p import name` for the function from the same for the module, so
             these files count as part of the interface.
+        imports_by_name: Whether sources import one another by names found at run time, which Pants cannot infer. Each
+            then comes with the whole package.
         third_party: Whether sources may import any third-party module at all.
         entry_points: Of the wheel, as `python_distribution` takes them.
         tests: Path of a test file, under tests/, to fields of its `python_test` target, as `timeout` or `tags`.
@@ -54,18 +58,26 @@ def trellax_package(
     python_sources(
         name="src",
         sources=["trellax/**/*.py"],
-        dependencies=[":data"],
+        dependencies=[":data", ":src"] if imports_by_name else [":data"],
     )
     resources(
         name="data",
         sources=["trellax/**/*", "!trellax/**/*.py", "!trellax/**/*.md", "!trellax/**/BUILD"],
     )
+    test_fields = {f"tests/{path}": fields for path, fields in tests.items()}
     python_tests(
         name="tests",
-        sources=["tests/**/*_test.py", "tests/**/test_*.py"],
+        sources=["tests/*/**/*_test.py", "tests/*/**/test_*.py"],
         dependencies=[":test_data", ":docs"],
-        overrides={f"tests/{path}": fields for path, fields in tests.items()},
+        overrides={path: fields for path, fields in test_fields.items() if path.count("/") > 1},
         # Test modules are called alike in different packages, which mypy cannot tell apart.
+        skip_mypy=True,
+    )
+    python_tests(
+        name="all_tests",
+        sources=["tests/*_test.py", "tests/test_*.py"],
+        dependencies=[":src", ":test_data", ":docs", "//:docs"],
+        overrides={path: fields for path, fields in test_fields.items() if path.count("/") == 1},
         skip_mypy=True,
     )
     python_test_utils(
@@ -121,7 +133,7 @@ def trellax_package(
             "*",
             f"//packages/{package}/**",
             *interfaces,
-            *[f"//packages/{name}:dist" for name in may_import],
+            "//:docs",
             "//3rdparty/python/**",
             "!*",
         ),
