@@ -16,7 +16,7 @@ from trellax.layers.feed_forward import FeedForwardLayer
 from trellax.layers.module import functional
 from trellax.layers.moe import MoELayer
 from trellax.layers.norm import LayerNorm, RMSNorm
-from trellax.layers.stack import UnrolledStack
+from trellax.layers.stack import ScannedStack, UnrolledStack
 from trellax.layers.transformer import ParallelTransformerLayer, TransformerLayer
 from trellax.parallel import nothing_saveable, tagged_names
 
@@ -161,6 +161,18 @@ def test_input_is_named_for_remat(x_BSD):
         layer, params = built(small_config(component))
         names = tagged_names(lambda p, run=layer: called(run, p, x_BSD, TokenInfo()), params)
         assert {"block_input", "q_proj", "o_proj"} <= names
+
+
+def test_rotary_tables_are_saved_once_and_not_for_each_layer(x_BSD):
+    num_layers, tokens = 3, TokenInfo.contiguous(B, S)
+    cfg = ScannedStack.default_config().set(layer=small_config(), num_layers=num_layers)
+    stack = cfg.set(input_dim=D).instantiate(name="stack")
+    params = stack.init(jax.random.key(0))
+    _, backward = jax.vjp(lambda p: called(stack, p, x_BSD, tokens), params)
+    shapes = [x.shape for x in jax.tree.leaves(backward) if hasattr(x, "shape")]
+    table = (B, S, 1, D // 4 // 2)  # one angle for each pair of a head's dims
+    assert shapes.count(table) == 2, "cosines and sines"
+    assert (num_layers, *table) not in shapes
 
 
 def test_feed_forward_becomes_a_mixture_of_experts_by_config_alone(x_BSD):
