@@ -17,7 +17,7 @@ def test_the_examples_run_and_print_what_the_readme_says():
     try:
         blocks = list(
             re.finditer(
-                r"^```python\n(.*?)^```\n(\n?prints\n\n((?: {4}.*\n|\n)*))?", text, re.M | re.S
+                r"^```python\n(.*?)^```\n(\n?prints\n\n((?: {4}[^\n]*\n|\n)*))?", text, re.M | re.S
             )
         )
         assert len(blocks) >= 8

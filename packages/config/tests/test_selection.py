@@ -147,7 +147,18 @@ def test_globs(pattern, path, expected):
 
 
 @pytest.mark.parametrize(
-    "path", ["a", "a.b[0].c", "a['x.y']['it\\'s'].b", "a[-1]", "a[1.5]", 'a["\'"]', "a[True]"]
+    "path",
+    [
+        "a",
+        "a.b[0].c",
+        "a['x.y']['it\\'s'].b",
+        "a[-1]",
+        "a[1.5]",
+        'a["\'"]',
+        "a[True]",
+        "a[(1, 'b')]",
+        "a[Precision.FAST]",
+    ],
 )
 def test_paths_are_read_as_they_are_written(path):
     assert parse(format_steps(parse(path))) == parse(path)

@@ -14,6 +14,7 @@ from tests.config_components import (
     Layer,
     MoE,
     Norm,
+    Precision,
     Trainer,
     relu,
     trainer_config,
@@ -167,7 +168,7 @@ def test_a_path_that_does_not_exist_says_what_is_there(path, message):
     assert message in str(e.value)
 
 
-@pytest.mark.parametrize("path", ["a..b", ".a", "a.", "a[", "a[x]", "a[0]b", "a b", "a.[0]"])
+@pytest.mark.parametrize("path", ["a..b", ".a", "a.", "a[", "a[]", "a[0]b", "a b", "a.[0]"])
 def test_text_that_is_no_path_is_refused_with_the_place(path):
     with pytest.raises(ConfigError, match="is not a path"):
         trainer_config().at(path)
@@ -256,7 +257,7 @@ def test_every_visited_path_leads_back_to_its_value(cfg):
 def test_changing_a_clone_anywhere_leaves_the_tree_equal(cfg, data):
     before, twin = to_text(cfg), cfg.clone()
     for _, node in nodes(twin):
-        node.set(**{name: REQUIRED for name in node.keys() if data.draw(st.booleans())})
+        node.set(**{name: REQUIRED for name in node.field_names() if data.draw(st.booleans())})
         if isinstance(node, Decoder.Config):
             break
     twin.set(model=Decoder.default_config())
@@ -373,3 +374,14 @@ def test_equality_needs_the_same_class_and_values():
     assert Norm.default_config() != Attention.default_config()
     assert FeedForward.default_config().activation is relu
     assert Trainer.default_config().optimizer == Trainer.default_config().optimizer
+
+
+def test_dictionary_keys_of_any_kind_have_a_path():
+    keys = [Precision.FAST, (1, "b"), 1.5, "it's", "a]b", -3]
+    cfg = trainer_config().set(extra=dict.fromkeys(keys, 0))
+    cfg.visit(visit_fn=lambda path, value: cfg.at(path))
+    cfg.set_at("extra[Precision.FAST]", 1).set_at("extra['it\\'s']", 2)
+    assert list(cfg.extra.values()) == [1, 0, 0, 2, 0, 0]
+    assert cfg.set(weights={"a": 1.0}).at("weights[a]") == 1.0  # Shells eat quotes.
+    with pytest.raises(UnknownFieldError, match=r"weights: has no \[b\]; its keys are 'a'"):
+        cfg.set_at("weights[b]", 1.0)

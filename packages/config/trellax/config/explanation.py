@@ -30,7 +30,7 @@ def explain(cfg: Config, path: str) -> str:
         UnknownFieldError: if there is nothing at `path`, with near names.
     """
     value = cfg.at(path)
-    steps = paths.parse(path)
+    steps = [step for step, _ in cfg._walk(paths.parse(path))]
     lines = [f"{path or '(root)'} = {label(value)}"]
     if steps:
         lines += _field_lines(cfg, steps)

@@ -17,7 +17,6 @@ from trellax.config.containers import children
 from trellax.config.defaults import same
 from trellax.config.fields import REQUIRED
 from trellax.config.html_page import page
-from trellax.config.provenance import Origin
 from trellax.config.template import Template
 from trellax.config.text import Row, class_label, is_open, opened, rows, short_label
 from trellax.config.tree import Config
@@ -35,7 +34,7 @@ def to_html(cfg: Config, *, title: str = "") -> str:
         f"<code>{escape(class_label(cfg))}</code> · {len(listed) - 1} places, "
         f"{changed} {plural} default"
     )
-    body = f'<div class="tree">{"".join(_tree(cfg, listed))}</div>'
+    body = f'<div class="tree">{"".join(_tree(listed))}</div>'
     return page(title or short_label(cfg), about, body, "Only what differs from defaults")
 
 
@@ -61,7 +60,7 @@ def diff_html(
 # ---- one tree ---------------------------------------------------------------------------------
 
 
-def _tree(cfg: Config, listed: list[Row]) -> Iterator[str]:
+def _tree(listed: list[Row]) -> Iterator[str]:
     """Yields HTML for the rows of a tree, which come parents first."""
     has_changes = {""}
     for row in listed:
@@ -72,7 +71,7 @@ def _tree(cfg: Config, listed: list[Row]) -> Iterator[str]:
         yield "</div></details>" * (depth - row.depth + 1)
         depth = row.depth - 1
         if not is_open(row.value):
-            yield _leaf(cfg, row)
+            yield _leaf(row)
             continue
         is_unfolded = row.depth < _OPEN_DEPTH or row.path in has_changes
         yield f"<details{' open' if is_unfolded else ''}>{_summary(row)}<div>"
@@ -80,10 +79,9 @@ def _tree(cfg: Config, listed: list[Row]) -> Iterator[str]:
     yield "</div></details>" * (depth + 1)
 
 
-def _leaf(cfg: Config, row: Row) -> str:
+def _leaf(row: Row) -> str:
     state = "changed" if row.changed else "default"
-    origin = _origin(cfg, row.path)
-    hint = f' title="set at {escape(str(origin))}"' if origin else ""
+    hint = f' title="set at {escape(str(row.origin))}"' if row.origin else ""
     return (
         f'<div class="leaf {state}" data-path="{escape(row.path)}"{hint}>'
         f"{_name(row.step)}{_value(row.value)}</div>"
@@ -94,17 +92,6 @@ def _summary(row: Row) -> str:
     state = "changed" if row.changed else ""
     name = _name(row.step) if row.step != "" else ""
     return f'<summary class="{state}" data-path="{escape(row.path)}">{name}{_value(row.value)}</summary>'
-
-
-def _origin(cfg: Config, path: str) -> Origin | None:
-    """Returns where the field at `path`, or the field that holds this element, was last set."""
-    owner, name = cfg, ""
-    value: Any = cfg
-    for step in paths.parse(path):
-        if isinstance(step, str):
-            owner, name = value, step
-        value = opened(value.__dict__[step] if isinstance(step, str) else value[step[0]])
-    return owner.origin(name)
 
 
 def _prefixes(path: str) -> Iterator[str]:
@@ -169,7 +156,7 @@ def _shown_parts(value: Any) -> Iterator[tuple[paths.Step, Any]]:
 
 
 def _name(step: paths.Step) -> str:
-    text = f"[{step[0]!r}]" if isinstance(step, tuple) else step
+    text = paths.join("", step)
     return (
         f'<button class="name" type="button" title="Copy path">{escape(text)}</button>'
         f'<span class="sep">:</span>'

@@ -79,7 +79,8 @@ def _place(cfg: Config, path: str) -> tuple[Any, Any]:
     steps = paths.parse(path)
     value: Any = cfg
     annotation: Any = type(cfg)
-    for i, step in enumerate(steps):
+    for i, named in enumerate(steps):
+        step = paths.actual_step(value, named)
         new_key = isinstance(value, dict) and isinstance(step, tuple) and step[0] not in value
         if isinstance(step, tuple):
             annotation = element_type(annotation, value, step[0])

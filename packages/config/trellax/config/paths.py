@@ -6,9 +6,10 @@ number of steps: `model.**.attention`, `model.decoder.layers[*].norm*`.
 
 from __future__ import annotations
 
+import enum
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from trellax.config.errors import ConfigError
 
@@ -29,15 +30,36 @@ ANY_KEY = _AnyKey()
 _WILDCARDS = {"*": ".*", "?": "."}
 _STEP = re.compile(
     r"(?P<name>[A-Za-z_*?][\w*?]*)"
-    r"|\[(?P<key>\*|'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"|[-\w.]+)\]"
+    r"|\[(?P<key>(?:[^\[\]'\"]|'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\")+)\]"
 )
+
+
+class KeyText(NamedTuple):
+    """A dictionary key that text can only name, such as an enum's member (see `actual_step`)."""
+
+    text: str
+
+
+def key_text(key: Any) -> str:
+    """Returns what stands between the brackets of a step."""
+    if isinstance(key, enum.Enum):
+        return f"{type(key).__qualname__}.{key.name}"
+    return key.text if isinstance(key, KeyText) else repr(key)
 
 
 def join(prefix: str, step: Step) -> str:
     """Returns the path of the child `step` of the node at `prefix` ("" is the root)."""
     if isinstance(step, tuple):
-        return f"{prefix}[{step[0]!r}]"
+        return f"{prefix}[{key_text(step[0])}]"
     return f"{prefix}.{step}" if prefix else step
+
+
+def actual_step(container: Any, step: Step) -> Step:
+    """Returns `step` with the key of `container` that its text names, if it is only text."""
+    if isinstance(step, tuple) and isinstance(step[0], KeyText) and isinstance(container, dict):
+        named = (k for k in container if step[0].text in (key_text(k), str(k)))
+        return (next(named, step[0]),)
+    return step
 
 
 def parse(path: str) -> list[Step]:
@@ -56,10 +78,7 @@ def parse(path: str) -> list[Step]:
         match = _STEP.match(path, at)
         if not match:
             raise _not_a_path(path, at)
-        try:
-            steps.append(_step(match))
-        except (ValueError, SyntaxError):
-            raise _not_a_path(path, at) from None
+        steps.append(_step(match))
         at = match.end()
     return steps
 
@@ -112,7 +131,10 @@ def _step(match: re.Match[str]) -> Step:
         return (int(key),)
     import ast  # Rare, and a tenth of this package's import time.
 
-    return (ast.literal_eval(key),)
+    try:
+        return (ast.literal_eval(key),)
+    except (ValueError, SyntaxError):
+        return (KeyText(key),)
 
 
 def _step_matches(pattern: Step, step: Step) -> bool:

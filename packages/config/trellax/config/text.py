@@ -17,6 +17,7 @@ from trellax.config.defaults import NOTHING, baseline, below, same
 from trellax.config.errors import SerializationError
 from trellax.config.fields import REQUIRED
 from trellax.config.imports import import_path
+from trellax.config.provenance import Origin
 from trellax.config.template import Template
 from trellax.config.tree import Config
 
@@ -24,13 +25,17 @@ _BOLD, _DIM, _ACCENT, _RED, _OFF = "\033[1m", "\033[2m", "\033[36m", "\033[31m",
 
 
 class Row(NamedTuple):
-    """One place of a tree, as the views show it. `changed`: it differs from its default."""
+    """One place of a tree, as the views show it.
+
+    `changed`: it differs from its default; `origin`: where the field was last set.
+    """
 
     path: str
     step: paths.Step
     value: Any
     depth: int
     changed: bool
+    origin: Origin | None = None
 
 
 def rows(cfg: Config) -> Iterator[Row]:
@@ -125,16 +130,20 @@ def _callable_name(value: Any) -> str:
         return f"{getattr(value, '__module__', '')}:{name}"
 
 
-def _rows_below(value: Any, default: Any, path: str, depth: int) -> Iterator[Row]:
+def _rows_below(
+    value: Any, default: Any, path: str, depth: int, origin: Origin | None = None
+) -> Iterator[Row]:
     for step, child in children(value):
         slot_default, here = below(default, step), paths.join(path, step)
         inner, inner_default = opened(child), opened(slot_default)
         changed = _differs(inner, inner_default)
-        yield Row(here, step, child, depth, changed)
+        if isinstance(value, Config):
+            origin = value.origin(str(step))
+        yield Row(here, step, child, depth, changed, origin)
         if isinstance(inner, Config):
             inner_default = baseline(inner, inner_default)
         if is_open(child):
-            yield from _rows_below(inner, inner_default, here, depth + 1)
+            yield from _rows_below(inner, inner_default, here, depth + 1, origin)
 
 
 def _differs(value: Any, default: Any) -> bool:
@@ -151,7 +160,7 @@ def _has_line(row: Row) -> bool:
 
 
 def _line(row: Row, color: bool) -> str:
-    name = f"[{row.step[0]!r}]" if isinstance(row.step, tuple) else row.step
+    name = paths.join("", row.step)
     indent = "  " * row.depth
     shown = short_label(row.value)
     mark = "  *" if row.changed else ""

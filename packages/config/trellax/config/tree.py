@@ -204,12 +204,17 @@ class Config(Node):
         Raises:
             UnknownFieldError: naming the step that does not exist, with near names.
         """
-        node: Any = self
+        return [self, *(value for _, value in self._walk(paths.parse(path)))][-1]
+
+    def _walk(self, steps: list[paths.Step]) -> Iterator[tuple[paths.Step, Any]]:
+        """Yields each step, its key resolved, with the value that it leads to."""
+        value: Any = self
         seen = self.path()
-        for step in paths.parse(path):
-            node = _child(node, step, seen or type(self).__qualname__)
-            seen = paths.join(seen, step)
-        return node
+        for step in steps:
+            actual = paths.actual_step(value, step)
+            value = _child(value, actual, seen or type(self).__qualname__)
+            seen = paths.join(seen, actual)
+            yield actual, value
 
     def set_at(self, path: str, value: Any) -> Self:
         """Sets the field, list element or dictionary entry at `path`; a new key makes an entry.
@@ -224,17 +229,18 @@ class Config(Node):
         *above, last = paths.parse(path) or [""]
         if not last:
             raise ConfigError("An empty path names the root, which cannot be replaced in place.")
-        target = self.at(paths.format_steps(above))
-        if isinstance(target, Config) and isinstance(last, str):
+        walked = [("", self), *self._walk(above)]
+        target = walked[-1][1]
+        last = paths.actual_step(target, last)
+        is_new_key = isinstance(target, dict) and isinstance(last, tuple)
+        if not is_new_key or isinstance(last[0], paths.KeyText):
+            _child(target, last, paths.format_steps(above) or type(self).__qualname__)
+        if isinstance(last, str):
             target._set({last: value}, origin)
             return
-        if not (isinstance(target, dict) and isinstance(last, tuple)):
-            _child(target, last, paths.format_steps(above))  # Raises if there is nothing.
-        cut = max(i for i, step in enumerate(above) if isinstance(step, str))
-        owner = self.at(paths.format_steps(above[:cut]))
-        owner._set_element(
-            above[cut], [step[0] for step in above[cut + 1 :]] + [last[0]], value, origin
-        )
+        cut = max(i for i, (step, _) in enumerate(walked) if isinstance(step, str))
+        name, keys = walked[cut][0], [step[0] for step, _ in walked[cut + 1 :]]
+        walked[cut - 1][1]._set_element(name, [*keys, last[0]], value, origin)
 
     def _set_element(self, name: str, keys: list[Any], value: Any, origin: Origin) -> None:
         """Sets `self.name[key]...[key]`; the other elements stay the same objects."""
