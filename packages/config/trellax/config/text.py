@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from trellax.config import paths
 from trellax.config.component import component_of
-from trellax.config.containers import children, is_branch
+from trellax.config.containers import children, is_branch, is_container
 from trellax.config.defaults import NOTHING, baseline, below, same
 from trellax.config.errors import SerializationError
 from trellax.config.fields import REQUIRED
@@ -151,7 +151,7 @@ def _differs(value: Any, default: Any) -> bool:
     if isinstance(value, Config):
         return type(value) is not type(default)
     if is_open(value):
-        return type(value) is not type(default) or len(value) != len(default)
+        return not is_container(default) or len(value) != len(default)
     return default is NOTHING or not same(value, default)
 
 

@@ -113,6 +113,6 @@ def test_errors_tell_where_the_value_was_last_set():
         cfg.ratio = "half"
     assert re.fullmatch(
         r"Trainer.Config.ratio: expected float, got 'half' \(str\)\. "
-        r"Last set at .*test_mistakes\.py:\d+\.",
+        r"Last set at .*mistakes_test\.py:\d+\.",
         str(e.value),
     )

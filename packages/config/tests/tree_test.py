@@ -313,7 +313,7 @@ def test_an_origin_is_the_line_that_set_the_field():
     cfg = trainer_config()
     cfg.model.layers[0].norm.eps = 0.5
     origin = cfg.model.layers[0].norm.origin("eps")
-    assert origin.filename.endswith("test_tree.py")
+    assert origin.filename.endswith("tree_test.py")
     assert cfg.model.layers[0].attention.origin("num_heads") is None
 
 

@@ -67,7 +67,7 @@ def test_two_trees_stand_side_by_side_with_marks():
     assert f">{FeedForward.__name__}<" in text
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(trainers(), trainers())
 def test_pages_of_any_trees_are_well_formed(a, b):
     _Page(to_html(a))

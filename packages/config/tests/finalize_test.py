@@ -110,7 +110,7 @@ def test_a_child_set_otherwise_conflicts_with_its_parent():
         "model.layers[1].norm.input_dim: set to 5 but its parent model.layers[1] provides 8. "
         "Leave it unset, or change the parent. Last set at "
     )
-    assert "test_finalize.py" in message
+    assert "finalize_test.py" in message
 
 
 def test_a_child_set_to_what_its_parent_provides_is_fine():

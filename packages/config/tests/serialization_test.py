@@ -41,7 +41,7 @@ def _run(source):
     return scope["config"]()
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(trainers())
 def test_json_round_trip_is_lossless(cfg):
     text = to_json(cfg)
@@ -50,7 +50,7 @@ def test_json_round_trip_is_lossless(cfg):
     assert to_json(again) == text
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(trainers())
 def test_python_round_trip_is_lossless(cfg):
     source = to_python(cfg)

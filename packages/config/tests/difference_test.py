@@ -136,6 +136,12 @@ def test_show_marks_what_differs_from_the_default():
     ]
 
 
+def test_a_frozen_tree_looks_like_the_one_that_it_was_made_from():
+    cfg = trainer_config().set(weights={"a": 1.0})
+    assert show(cfg.clone().freeze()) == show(cfg)
+    assert diff(cfg.clone().freeze(), cfg) == []
+
+
 def test_show_can_leave_out_defaults_and_use_colour():
     cfg = Norm.default_config().set(eps=0.5)
     assert show(cfg, changed_only=True) == "Norm\n  eps: 0.5  *"
@@ -152,7 +158,7 @@ def test_explain_tells_value_type_default_origin_and_class():
         "  type     float",
         "  default  1e-05",
     ]
-    assert "test_difference.py:" in lines[3]
+    assert "difference_test.py:" in lines[3]
     assert lines[4] == "  in       tests.config_components:Norm: Scales to unit variance."
 
 
