@@ -11,6 +11,7 @@ from typing import Any, Literal, NamedTuple
 
 from trellax.config import (
     REQUIRED,
+    Config,
     ConfigModifier,
     Configurable,
     DType,
@@ -56,6 +57,12 @@ class Schedule:
 
     def __init__(self, peak: float, steps: int = 10) -> None:
         self.peak, self.steps = peak, steps
+
+
+class Plain(Config):
+    """A group of fields that builds nothing."""
+
+    sizes: tuple[int, ...] = ()
 
 
 class BaseLayer(Configurable):

@@ -13,6 +13,7 @@ from tests.config_components import (
     Layer,
     MoE,
     Norm,
+    Plain,
     Shape,
     Trainer,
     adam,
@@ -235,6 +236,12 @@ def test_source_of_a_tree_at_its_defaults_is_one_line():
     assert "    cfg = Trainer.default_config()\n    return cfg\n" in to_python(
         Trainer.default_config()
     )
+
+
+def test_a_config_without_component_is_written_as_a_call():
+    source = to_python(Plain(sizes=(1,)))
+    assert "    cfg = Plain(sizes=(1,))\n" in source
+    assert _run(source) == Plain(sizes=(1,))
 
 
 def test_new_containers_of_nodes_are_made_and_then_filled():

@@ -91,6 +91,8 @@ class _Writer:
             ]
         else:
             fields = self._assigned(node, default, path)
+        if fields and component_of(node) is None:
+            return Call(made.function, fields)  # A plain config has no component: it is called.
         return Call(made, fields, method="set") if fields else made
 
     def expression(self, value: Any, path: str, *, whole: bool = False) -> Source:
