@@ -216,18 +216,18 @@ class Trainer(Configurable):
     def _between_steps(
         self, step: int, state: Tree, checkpointer: Any, writer: Writer | None, speed: Speedometer
     ) -> bool:
-        """Saves and evaluates if due; returns whether it took time from training."""
+        """Evaluates and saves if due; returns whether it took time from training."""
         due = [e for e in self.evaluators if e.is_due(step)]
         save = checkpointer is not None and checkpointer.should_save(step)
         if not due and not save:
             return False
         self._on_metrics(self._late.flush(), speed, writer)
-        if save:
-            checkpointer.save(step, state)
         if due:
             params = self.evaluation_params(state)
             for evaluator in due:
                 self._write(step, evaluator.evaluate(params), writer)
+        if save:  # Last: what a killed run goes on from has everything logged that led to it.
+            checkpointer.save(step, state)
         return True
 
     def _on_metrics(
@@ -249,11 +249,10 @@ class Trainer(Configurable):
             self._write(step, metrics | speed.read(), writer)
 
     def _finish(self, step: int, state: Tree, checkpointer: Any, writer: Writer | None) -> None:
-        if checkpointer is not None:
-            checkpointer.save(step, state, force=True)
         if step >= self.cfg.max_steps and self.evaluators:
             self._write(step, self.evaluate(self.evaluation_params(state)), writer)
         if checkpointer is not None:
+            checkpointer.save(step, state, force=True)
             checkpointer.wait()
 
     # ---- parts ----------------------------------------------------------------------------------
