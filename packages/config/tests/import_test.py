@@ -4,6 +4,8 @@ import json
 import subprocess
 import sys
 
+import pytest
+
 _PROGRAM = """
 import json, sys
 before = set(sys.modules)
@@ -41,3 +43,8 @@ def test_every_public_name_is_there():
     for name in config.__all__:
         assert getattr(config, name) is not None
     assert sorted(config.__all__) == sorted(set(config.__all__))
+
+
+def test_a_name_that_is_not_there_is_an_import_error():
+    with pytest.raises(ImportError, match="no_such_name"):
+        from trellax.config import no_such_name  # noqa: F401

@@ -346,7 +346,7 @@ def _define(**body):
     [
         ({"dim": 4}, "Bad.dim has no annotation; write `dim: TYPE = ...`."),
         ({"__annotations__": {"path": str}}, "Bad.path: 'path' is a method of every config"),
-        ({"__annotations__": {"x-y": int}}, "Bad.x-y: a field's name is"),
+        ({"__annotations__": {"x-y": int}}, "Bad.x-y: a field's name has letters"),
     ],
 )
 def test_a_badly_written_class_is_refused_at_once(body, message):

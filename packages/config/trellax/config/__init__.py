@@ -127,16 +127,17 @@ _LAZY = {
 }
 
 
-def __getattr__(name: str) -> Any:
-    for module, names in _LAZY.items():
-        if name in names:
-            import importlib
+if not TYPE_CHECKING:  # A type checker knows the names from the imports above, and no others.
 
-            value = getattr(importlib.import_module(f"trellax.config.{module}"), name)
-            globals()[name] = value
-            return value
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    def __getattr__(name: str) -> Any:
+        for module, names in _LAZY.items():
+            if name in names:
+                import importlib
 
+                value = getattr(importlib.import_module(f"trellax.config.{module}"), name)
+                globals()[name] = value
+                return value
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
-def __dir__() -> list[str]:
-    return __all__
+    def __dir__() -> list[str]:
+        return __all__

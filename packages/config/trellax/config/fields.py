@@ -129,7 +129,7 @@ def own_fields(cls: type, inherited: dict[str, Any]) -> dict[str, Any]:
             continue
         if not _FIELD_NAME.fullmatch(name):
             raise ConfigDefinitionError(
-                f"{cls.__qualname__}.{name}: a field's name is lower_case_with_underscores."
+                f"{cls.__qualname__}.{name}: a field's name has letters, digits and underscores only."
             )
         declared[name] = cls.__dict__.get(name, inherited.get(name, REQUIRED))
     for name, value in cls.__dict__.items():
