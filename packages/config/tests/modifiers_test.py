@@ -170,6 +170,13 @@ def test_two_replacements_of_one_node_conflict():
         )
 
 
+def test_two_nodes_put_where_there_was_none_conflict():
+    first = _set({"extra": Norm.default_config().set(eps=1e-3)})
+    second = _set({"extra": Norm.default_config().set(eps=1e-4)})
+    with pytest.raises(ConfigConflictError, match="extra.eps: modifier 1.*modifier 0"):
+        _chain(first, second)(trainer_config())
+
+
 def test_a_modifier_without_apply_says_so():
     class Empty(ConfigModifier):
         pass

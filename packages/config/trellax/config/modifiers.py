@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 from trellax.config import paths
 from trellax.config.component import Configurable, InstantiableConfig
+from trellax.config.containers import is_branch
 from trellax.config.difference import Change, diff
 from trellax.config.errors import ConfigConflictError
 from trellax.config.fields import REQUIRED, Required
@@ -155,11 +156,16 @@ def _refuse_conflict(change: Change, label: str, claims: list[tuple[str, Change]
             (earlier, change, label, other),
             (change, earlier, other, label),
         ):
-            if outer.kind != "changed" and paths.is_within(inner.path, outer.path):
+            if _replaces_node(outer) and paths.is_within(inner.path, outer.path):
                 raise ConfigConflictError(
                     f"{inner.path}: {who} changes it but {whose} replaces {outer.path or 'the root'}"
                     f" as a whole. Put the change into the replacement."
                 )
+
+
+def _replaces_node(change: Change) -> bool:
+    """Whether the change puts a whole node in place or takes one away, as None to a policy does."""
+    return change.kind != "changed" or is_branch(change.old) or is_branch(change.new)
 
 
 def _outermost(changes: list[Change]) -> list[Change]:
