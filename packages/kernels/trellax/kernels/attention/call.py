@@ -48,7 +48,7 @@ class AttentionCall:
 
     @property
     def symbolic_bias(self) -> ScoreBias | None:
-        return None if hasattr(self.bias, "ndim") else self.bias  # type: ignore[return-value]
+        return None if hasattr(self.bias, "ndim") else self.bias
 
     def query_positions(self) -> Int[Array, "#B S"]:
         if self.q_pos_BS is not None:
@@ -68,7 +68,7 @@ class AttentionCall:
             self.query_positions(), self.key_positions(), self.q_seg_BS, self.k_seg_BT
         )
 
-    def bias_BNST(self) -> Float[Array, "#B #N S T"] | None:
+    def full_bias(self) -> Float[Array, "#B #N S T"] | None:
         """The bias as an array; None if there is none."""
         if self.symbolic_bias is not None:
             return self.symbolic_bias.dense(self.query_positions(), self.key_positions())

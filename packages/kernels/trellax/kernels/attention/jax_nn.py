@@ -29,7 +29,7 @@ def dot_product_attention(
     call: AttentionCall, backend: Literal["xla", "cudnn"]
 ) -> Float[Array, "B S N H"]:
     """Calls JAX's function with the mask in the cheapest form that says it."""
-    bias_BNST = call.bias_BNST()
+    bias_BNST = call.full_bias()
     o_BSNH = jax.nn.dot_product_attention(
         call.q_BSNH,
         call.k_BTKH,

@@ -64,7 +64,7 @@ def zero_empty_rows(call: AttentionCall, o_BSNH: Array) -> Float[Array, "B S N H
 
 def run(call: AttentionCall) -> Float[Array, "B S N H"]:
     K = call.k_BTKH.shape[2]
-    mask_BNST, bias_BNST = call.dense_mask(), call.bias_BNST()
+    mask_BNST, bias_BNST = call.dense_mask(), call.full_bias()
     s_BKGST = masked_scores(
         group_heads(call.q_BSNH, K),
         call.k_BTKH,

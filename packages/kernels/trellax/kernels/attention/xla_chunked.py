@@ -77,8 +77,8 @@ def run(call: AttentionCall) -> Float[Array, "B S N H"]:
     k_pos, k_seg = (_pad(x, k_size, axis=1) for x in (call.k_pos_BT, call.k_seg_BT))
     tokens = _Tokens(q_pos, k_pos, q_seg, k_seg, call.symbolic_bias)
     arrays = jax.tree.leaves(tokens)
-    qkv = (q_BKGSH, k_BKTH, v_BKTH)
-    qkv = tuple(placement.like_varying(x, *qkv, *arrays) for x in qkv)
+    arrays += [q_BKGSH, k_BKTH, v_BKTH]
+    qkv = jax.tree.map(lambda x: placement.like_varying(x, *arrays), (q_BKGSH, k_BKTH, v_BKTH))
     o_BKGSH = _attend(options, qkv, tokens)[:, :, :, :S]
     return o_BKGSH.transpose(0, 3, 1, 2, 4).reshape(call.q_BSNH.shape)
 
@@ -88,10 +88,12 @@ def _attend(options: _Options, qkv: tuple[Array, Array, Array], tokens: _Tokens)
     return _forward(options, qkv, tokens)[0]
 
 
-def _forward(options: _Options, qkv: tuple[Array, Array, Array], tokens: _Tokens):
+def _forward(
+    options: _Options, qkv: tuple[Array, Array, Array], tokens: _Tokens
+) -> tuple[Array, Any]:
     q_BKGSH, k_BKTH, v_BKTH = qkv
 
-    def step(softmax: _Softmax, tile) -> tuple[_Softmax, None]:
+    def step(softmax: _Softmax, tile: tuple[Array, Array]) -> tuple[_Softmax, None]:
         q_start, k_start = tile
         q_tile = _slice(q_BKGSH, q_start, options.q_size, axis=3)
         k_tile, v_tile = (_slice(x, k_start, options.k_size, axis=2) for x in (k_BKTH, v_BKTH))
@@ -108,12 +110,12 @@ def _forward(options: _Options, qkv: tuple[Array, Array, Array], tokens: _Tokens
     return o_BKGSH, (qkv, tokens, o_BKGSH, softmax.max_BKGS + jnp.log(sum_BKGS))
 
 
-def _backward(options: _Options, kept, do_BKGSH: Array):
+def _backward(options: _Options, kept: Any, do_BKGSH: Array) -> tuple[Any, None]:
     qkv, tokens, o_BKGSH, lse_BKGS = kept
     q_BKGSH, k_BKTH, v_BKTH = qkv
     delta_BKGS = (o_BKGSH.astype(jnp.float32) * do_BKGSH.astype(jnp.float32)).sum(axis=-1)
 
-    def step(gradients, tile):
+    def step(gradients: Any, tile: tuple[Array, Array]) -> tuple[Any, None]:
         q_start, k_start = tile
         q_tile, *of_rows = (
             _slice(x, q_start, options.q_size, axis=3)

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -30,8 +30,11 @@ from trellax.kernels.cross_entropy.call import (
     target_logits,
 )
 
-DEFAULT_CHUNK_BYTES = 32 * 2**20
-"""Float32 logits of a default chunk, per call."""
+CPU_CHUNK_BYTES = 16 * 2**20
+"""Float32 logits of a default chunk on CPU, where they should stay in cache (benchmarks/cross_entropy.py)."""
+
+NUM_CHUNKS = 8
+"""Default chunks elsewhere: an eighth of the logits' memory, and products large enough for many devices."""
 
 
 class _Options(NamedTuple):
@@ -42,8 +45,8 @@ class _Options(NamedTuple):
 
 class _Chunks(NamedTuple):
     hidden_JCD: Array
-    targets_JC: Array
-    weights_JC: Array
+    targets_JC: Any
+    weights_JC: Any
 
 
 def run(call: CrossEntropyCall) -> CrossEntropySums:
@@ -64,9 +67,10 @@ def run(call: CrossEntropyCall) -> CrossEntropySums:
 
 
 def default_chunk_size(call: CrossEntropyCall) -> int:
-    """Tokens whose logits take about `DEFAULT_CHUNK_BYTES`, in equal chunks of a multiple of 8."""
+    """Tokens of a chunk when the caller does not say: equal chunks, of a multiple of 8 tokens."""
     N = call.hidden_ND.shape[0]
-    num_chunks = max(1, round(call.logits_bytes / DEFAULT_CHUNK_BYTES))
+    on_cpu = placement.platform() == "cpu"
+    num_chunks = max(1, round(call.logits_bytes / CPU_CHUNK_BYTES)) if on_cpu else NUM_CHUNKS
     return min(N, 8 * math.ceil(N / num_chunks / 8))
 
 
@@ -94,8 +98,8 @@ def _chunked_loss(
     return sums.sum(), sums[0], sums[1]
 
 
-def _forward(options: _Options, chunks: _Chunks, unembedding: Array):
-    def step(carry, chunk: _Chunks):
+def _forward(options: _Options, chunks: _Chunks, unembedding: Array) -> tuple[Any, Any]:
+    def step(carry: Any, chunk: _Chunks) -> tuple[Any, Array]:
         sums, d_unembedding = carry
         logits_CV = capped_logits(
             chunk.hidden_JCD, unembedding, axes=options.axes, soft_cap=options.soft_cap
@@ -111,7 +115,7 @@ def _forward(options: _Options, chunks: _Chunks, unembedding: Array):
         return (sums + jnp.stack([loss, z_loss]), d_unembedding), d_hidden_CD
 
     start = (jnp.zeros(2, jnp.float32), jnp.zeros(unembedding.shape, jnp.float32))
-    start = tuple(placement.like_varying(x, *chunks) for x in start)
+    start = jax.tree.map(lambda x: placement.like_varying(x, *chunks), start)
     (sums, d_unembedding), d_hidden_JCD = jax.lax.scan(step, start, chunks)
     kept = (d_hidden_JCD.astype(chunks.hidden_JCD.dtype), d_unembedding.astype(unembedding.dtype))
     return (sums.sum(), sums[0], sums[1]), kept
@@ -127,7 +131,7 @@ def _d_logits(options: _Options, logits_CV: Array, lse_C: Array, chunk: _Chunks)
     return d_CV if options.soft_cap is None else d_CV * (1.0 - (logits_CV / options.soft_cap) ** 2)
 
 
-def _backward(options: _Options, kept, cotangents):
+def _backward(options: _Options, kept: Any, cotangents: Any) -> tuple[Any, Array]:
     del options
     d_hidden_JCD, d_unembedding = kept
     d_total = cotangents[0]

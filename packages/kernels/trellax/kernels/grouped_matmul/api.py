@@ -9,16 +9,17 @@ from __future__ import annotations
 
 from typing import Any
 
+import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from trellax.kernels import dispatch
-from trellax.kernels.grouped_matmul import dense, ragged_dot
-from trellax.kernels.grouped_matmul.call import make_call
+from trellax.kernels import dispatch, placement
+from trellax.kernels.grouped_matmul import blocked, dense, ragged_dot
+from trellax.kernels.grouped_matmul.call import GroupedMatmulCall, make_call
 
-IMPLEMENTATIONS = (
-    dispatch.Implementation("ragged_dot", ragged_dot.run, dispatch.always),
-    dispatch.Implementation("dense", dense.run, dispatch.always),
-)
+RAGGED_DOT = dispatch.Implementation("ragged_dot", ragged_dot.run, dispatch.always)
+BLOCKED = dispatch.Implementation("blocked", blocked.run, dispatch.always)
+DENSE = dispatch.Implementation("dense", dense.run, dispatch.always)
+IMPLEMENTATIONS = (RAGGED_DOT, BLOCKED, DENSE)
 
 
 def grouped_matmul(
@@ -44,14 +45,19 @@ def grouped_matmul(
         ValueError: shapes or dtypes do not fit, or a name is unknown.
         UnsupportedError: no requested implementation supports the call; it lists every reason.
     """
-    call = make_call(lhs, rhs, group_sizes)
-    choice = dispatch.choose("grouped_matmul", IMPLEMENTATIONS, requested=implementation, call=call)
-    return choice.implementation.run(call)
+    call = make_call(jnp.asarray(lhs), jnp.asarray(rhs), jnp.asarray(group_sizes))
+    return _choose(call, implementation).implementation.run(call)
 
 
 def explain(
     lhs: Any, rhs: Any, group_sizes: Any, *, implementation: dispatch.Requested = None
 ) -> dispatch.Choice:
     """Tells which implementation `grouped_matmul` would take and why not the others."""
-    call = make_call(lhs, rhs, group_sizes)
-    return dispatch.choose("grouped_matmul", IMPLEMENTATIONS, requested=implementation, call=call)
+    return _choose(make_call(lhs, rhs, group_sizes), implementation)
+
+
+def _choose(call: GroupedMatmulCall, implementation: dispatch.Requested) -> dispatch.Choice:
+    """XLA:CPU expands ragged_dot to G dense products; `blocked` is 3 to 10 times as fast there."""
+    on_cpu = placement.platform() == "cpu"
+    ordered = (BLOCKED, RAGGED_DOT, DENSE) if on_cpu else (RAGGED_DOT, BLOCKED, DENSE)
+    return dispatch.choose("grouped_matmul", ordered, requested=implementation, call=call)

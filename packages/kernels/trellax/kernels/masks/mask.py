@@ -98,7 +98,7 @@ class CausalMask(Mask):
 class SlidingWindowMask(Mask):
     """A query attends to the last `window` positions, its own included (Mistral 7B, 2310.06825)."""
 
-    window: int = dataclasses.field(kw_only=False)  # type: ignore[assignment]
+    window: int = dataclasses.field()  # no default: the base class has one
     is_causal = True
     is_exact = True
 
