@@ -13,6 +13,7 @@ from tests.attention.reference import TOLERANCE, built, called, small_config
 from trellax.layers.attention import (
     AlibiPositions,
     Causal,
+    Full,
     NoCache,
     NoPositions,
     RotaryPositions,
@@ -68,6 +69,14 @@ def test_any_chunking_equals_the_whole(chunks):
     layer, params = built(small_config())
     whole_BSD = called(layer, params, inputs(), TokenInfo())
     got_BSD = decoded(layer, params, inputs(), chunks)
+    np.testing.assert_allclose(got_BSD, whole_BSD, **TOLERANCE["float32"])
+
+
+def test_empty_slots_are_not_read_even_without_a_mask():
+    layer, params = built(small_config(mask=Full.default_config()))
+    whole_BSD = called(layer, params, inputs(), TokenInfo())
+    state = layer.init_state(batch_size=B, max_length=T)
+    got_BSD, _ = called(layer, params, inputs(), TokenInfo.contiguous(B, S), state)
     np.testing.assert_allclose(got_BSD, whole_BSD, **TOLERANCE["float32"])
 
 
