@@ -171,8 +171,8 @@ def test_two_replacements_of_one_node_conflict():
 
 
 def test_two_nodes_put_where_there_was_none_conflict():
-    first = _set({"extra": Norm.default_config().set(eps=1e-3)})
-    second = _set({"extra": Norm.default_config().set(eps=1e-4)})
+    first = _set({"extra": Template(Norm.default_config().set(eps=1e-3))})
+    second = _set({"extra": Template(Norm.default_config().set(eps=1e-4))})
     with pytest.raises(ConfigConflictError, match="extra.eps: modifier 1.*modifier 0"):
         _chain(first, second)(trainer_config())
 
