@@ -105,14 +105,36 @@ VIOLATIONS = {
 
 # Source file and its imports, all of which must pass.
 ALLOWED = {
-    "config/tests/allowed_test.py": ["hypothesis", "pytest", "trellax.config", "trellax.config.tree"],
+    "config/tests/allowed_test.py": [
+        "hypothesis",
+        "pytest",
+        "trellax.config",
+        "trellax.config.tree",
+    ],
     "kernels/trellax/kernels/attention/allowed.py": ["jax", "jax.experimental.pallas.tpu", "numpy"],
-    "layers/trellax/layers/attention/allowed.py": ["jax", "trellax.config", "trellax.layers.attention.core"],
+    "layers/trellax/layers/attention/allowed.py": [
+        "jax",
+        "trellax.config",
+        "trellax.layers.attention.core",
+    ],
     "layers/trellax/layers/transformer/allowed.py": ["trellax.kernels", "trellax.layers.attention"],
     "layers/tests/attention/allowed_test.py": ["trellax.layers.attention.core", "trellax.config"],
-    "runtime/trellax/runtime/checkpoint/allowed.py": ["orbax.checkpoint", "trellax.runtime.checkpoint.store.writer"],
-    "runtime/trellax/runtime/input/allowed.py": ["grain", "absl.logging", "rich.progress", "tokenizers"],
-    "experiments/trellax/experiments/allowed.py": ["absl.app", "rich", "trellax.layers.attention", "trellax.runtime"],
+    "runtime/trellax/runtime/checkpoint/allowed.py": [
+        "orbax.checkpoint",
+        "trellax.runtime.checkpoint.store.writer",
+    ],
+    "runtime/trellax/runtime/input/allowed.py": [
+        "grain",
+        "absl.logging",
+        "rich.progress",
+        "tokenizers",
+    ],
+    "experiments/trellax/experiments/allowed.py": [
+        "absl.app",
+        "rich",
+        "trellax.layers.attention",
+        "trellax.runtime",
+    ],
     "inference/trellax/inference/allowed.py": ["httpx", "starlette", "uvicorn", "trellax.layers"],
 }
 
@@ -123,7 +145,9 @@ def refusals(tmp_path_factory):
     root = tmp_path_factory.mktemp("planted") / "repository"
     # The working folder of a test holds the files that it depends on, at their paths in the repository.
     copytree(Path.cwd(), root, ignore=ignore_patterns("tests", ".*cache"))
-    imports = {path: "".join(f"import {name}\n" for name in names) for path, names in ALLOWED.items()}
+    imports = {
+        path: "".join(f"import {name}\n" for name in names) for path, names in ALLOWED.items()
+    }
     planted = {path: f"{text}\n" for path, text, _ in VIOLATIONS.values()}
     for path, text in {**STUBS, **imports, **planted}.items():
         file = root / "packages" / path

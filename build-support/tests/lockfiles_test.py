@@ -19,7 +19,12 @@ def test_artifacts_come_from_the_public_index(lockfile):
 
 
 def test_main_resolve_holds_what_its_constraints_say():
-    constraints = re.findall(r"^(\w+)==(.+)$", Path("3rdparty/python/constraints.txt").read_text(), re.M)
+    constraints = re.findall(
+        r"^(\w+)==(.+)$", Path("3rdparty/python/constraints.txt").read_text(), re.M
+    )
     locked = Path("3rdparty/python/main.lock").read_text()
     for name, version in constraints:
-        assert re.search(rf'"project_name": "{name}",.*?"version": "([^"]+)"', locked, re.S)[1] == version
+        assert (
+            re.search(rf'"project_name": "{name}",.*?"version": "([^"]+)"', locked, re.S)[1]
+            == version
+        )

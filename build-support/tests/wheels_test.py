@@ -11,12 +11,15 @@ from pathlib import Path
 import pytest
 
 # Pants puts the wheels of all packages into the working folder.
-WHEELS = {path.name.split("-")[0].removeprefix("trellax_"): path.resolve() for path in Path().glob("*.whl")}
+WHEELS = {
+    path.name.split("-")[0].removeprefix("trellax_"): path.resolve()
+    for path in Path().glob("*.whl")
+}
 
 PACKAGES = ["config", "experiments", "inference", "kernels", "layers", "parallel", "runtime"]
 
 # Where the imported name is not the distribution's.
-DISTRIBUTION_OF_MODULE = {"absl": "absl-py", "orbax": "orbax-checkpoint"}
+DISTRIBUTION_OF_MODULE = {"absl": "absl-py", "jaxlib": "jax", "orbax": "orbax-checkpoint"}
 
 
 def metadata(package):
@@ -29,7 +32,9 @@ def metadata(package):
 def requirements(package):
     """Distribution name -> specifier, of all that a package's wheel asks for."""
     stated = metadata(package).get_all("Requires-Dist", [])
-    parts = (re.fullmatch(r"([\w.-]+)\s*\(?(.*?)\)?", requirement).groups() for requirement in stated)
+    parts = (
+        re.fullmatch(r"([\w.-]+)\s*\(?(.*?)\)?", requirement).groups() for requirement in stated
+    )
     return {normal(name): specifier for name, specifier in parts}
 
 
@@ -45,8 +50,13 @@ def imported_distributions(package):
             if name.endswith(".py"):
                 found |= set(imported_modules(wheel.read(name).decode()))
     roots = {module.split(".")[0] for module in found if not module.startswith("trellax.")}
-    third_party = {DISTRIBUTION_OF_MODULE.get(root, root) for root in roots - sys.stdlib_module_names - {"trellax"}}
-    first_party = {"trellax-" + module.split(".")[1] for module in found if module.startswith("trellax.")}
+    third_party = {
+        DISTRIBUTION_OF_MODULE.get(root, root)
+        for root in roots - sys.stdlib_module_names - {"trellax"}
+    }
+    first_party = {
+        "trellax-" + module.split(".")[1] for module in found if module.startswith("trellax.")
+    }
     return {normal(name) for name in third_party | first_party} - {f"trellax-{package}"}
 
 
@@ -79,7 +89,11 @@ def clean_environment(tmp_path):
 
 def installed(run):
     listing = run("-m", "pip", "list", "--format=freeze", "--disable-pip-version-check")
-    return {normal(line.split("==")[0]) for line in listing.split()} - {"pip", "setuptools", "wheel"}
+    return {normal(line.split("==")[0]) for line in listing.split()} - {
+        "pip",
+        "setuptools",
+        "wheel",
+    }
 
 
 def test_every_package_has_a_wheel():
@@ -93,7 +107,9 @@ def test_wheel_asks_for_exactly_what_it_imports(package):
 
 @pytest.mark.parametrize("package", PACKAGES)
 def test_wheel_asks_for_ranges(package):
-    pinned = {name: specifier for name, specifier in requirements(package).items() if "==" in specifier}
+    pinned = {
+        name: specifier for name, specifier in requirements(package).items() if "==" in specifier
+    }
     unbounded = {name for name, specifier in requirements(package).items() if not specifier}
     assert not pinned
     assert not unbounded
@@ -110,7 +126,9 @@ def test_wheel_says_what_it_is(package):
 
 def test_config_alone_runs_its_example(clean_environment):
     assert requirements("config") == {}
-    clean_environment("-m", "pip", "install", "--quiet", "--no-index", "--no-deps", WHEELS["config"])
+    clean_environment(
+        "-m", "pip", "install", "--quiet", "--no-index", "--no-deps", WHEELS["config"]
+    )
     assert installed(clean_environment) == {"trellax-config"}
     clean_environment("-c", example("config"))
 
@@ -126,5 +144,7 @@ def test_layers_with_little_else_runs_its_example(clean_environment):
         "trellax-layers",
         "trellax-parallel",
     }
-    assert here.isdisjoint({"grain", "kubernetes", "orbax-checkpoint", "pyarrow", "rich", "tokenizers"})
+    assert here.isdisjoint(
+        {"grain", "kubernetes", "orbax-checkpoint", "pyarrow", "rich", "tokenizers"}
+    )
     clean_environment("-c", example("layers"))
