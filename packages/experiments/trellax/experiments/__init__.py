@@ -1,7 +1,7 @@
 """Model families x mesh rules x runtime, as experiments that run.
 
-    from trellax.experiments import get_experiment
-    trainer_cfg = get_experiment("llama2_7b_tpu")
+from trellax.experiments import get_experiment
+trainer_cfg = get_experiment("llama2_7b_tpu")
 """
 
 from trellax.experiments.registry import (

@@ -1,6 +1,6 @@
 """Text to train on: the corpus that ships with the experiments, and the shape of a real one.
 
-    cfg.input = austen_input(vocab_size=2048, sequence_length=256, global_batch_size=16)
+cfg.input = austen_input(vocab_size=2048, sequence_length=256, global_batch_size=16)
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Golden texts of an experiment: what a reviewer sees when its config or parameters change.
 
-    ./pants run packages/experiments/tests/refresh_goldens.py
+./pants run packages/experiments/tests/refresh_goldens.py
 """
 
 from __future__ import annotations

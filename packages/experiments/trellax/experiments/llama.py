@@ -69,24 +69,22 @@ def llama_model(
 def llama_learner(*, peak: float, warmup_steps: int = 2000) -> Learner.Config:
     """Returns the family's AdamW: cosine to a tenth of the peak, clip at 1, no decay of norms."""
     return Learner.default_config().set(
-        optimizer=AdamW.default_config().set(
-            beta1=0.9, beta2=0.95, epsilon=1e-5, weight_decay=0.1
-        ),
+        optimizer=AdamW.default_config().set(beta1=0.9, beta2=0.95, epsilon=1e-5, weight_decay=0.1),
         schedule=CosineSchedule.default_config().set(
             peak=peak, warmup_steps=warmup_steps, final_fraction=0.1
         ),
         max_grad_norm=1.0,
         rules=(
-            ParameterRule.default_config().set(parameters="**.*norm.**", weight_decay_multiplier=0.0),
+            ParameterRule.default_config().set(
+                parameters="**.*norm.**", weight_decay_multiplier=0.0
+            ),
         ),
     )
 
 
 def llama2_7b_tpu() -> Trainer.Config:
     """Llama 2 7B on 2 T tokens in batches of 4 M, for TPUs."""
-    model = llama_model(
-        num_layers=32, dim=4096, num_heads=32, hidden_dim=11_008, vocab_size=32_000
-    )
+    model = llama_model(num_layers=32, dim=4096, num_heads=32, hidden_dim=11_008, vocab_size=32_000)
     v5e = MeshRule(
         pattern="tpu-v5e-256(-[0-9]+)?",
         description="FSDP in the slice, data-parallel across slices",

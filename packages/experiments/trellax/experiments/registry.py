@@ -11,7 +11,7 @@ from __future__ import annotations
 import importlib
 import inspect
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from trellax.config import did_you_mean
 
@@ -63,11 +63,28 @@ def _recipe(name: str) -> Callable[[], Trainer.Config]:
             f"There is no experiment {name!r}.{near} `trellax list` names them all."
         )
     module_name, _, function = target.partition(":")
+    if not all(part.isidentifier() for part in (*module_name.split("."), function)):
+        raise UnknownExperimentError(f"{name!r} is not of the form module:function.")
     try:
-        return getattr(importlib.import_module(module_name), function)
+        module = importlib.import_module(module_name)
     except ModuleNotFoundError as e:
         if e.name is None or not module_name.startswith(e.name):
             raise  # The recipe's module is there; something that it imports is not.
         raise UnknownExperimentError(f"{name}: there is no module {module_name!r}.") from e
-    except AttributeError as e:
-        raise UnknownExperimentError(f"{name}: {module_name} has no recipe {function!r}.") from e
+    if not hasattr(module, function):
+        near = did_you_mean(function, [n for n in dir(module) if n[0] != "_"])
+        raise UnknownExperimentError(f"{name}: {module_name} has no recipe {function!r}.{near}")
+    recipe = getattr(module, function)
+    if not _takes_nothing(recipe):
+        raise UnknownExperimentError(
+            f"{name}: it is no function without arguments that returns a trainer config."
+        )
+    return recipe
+
+
+def _takes_nothing(recipe: Any) -> bool:
+    try:
+        inspect.signature(recipe).bind()
+    except TypeError:  # No function, or one with arguments.
+        return False
+    return True

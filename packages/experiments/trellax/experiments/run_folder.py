@@ -1,10 +1,10 @@
 """The folder of a run: what it is, so that it can be resumed, repeated and read later.
 
-    config.json        the resolved config, lossless
-    config.py          the same as Python
-    environment.json   versions, hardware, command line, git revision
-    metrics.jsonl      one object a logged step
-    checkpoints/       steps
+config.json        the resolved config, lossless
+config.py          the same as Python
+environment.json   versions, hardware, command line, git revision
+metrics.jsonl      one object a logged step
+checkpoints/       steps
 """
 
 from __future__ import annotations
@@ -16,10 +16,22 @@ import platform
 import subprocess
 import sys
 import time
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from trellax.config import Change, Config, diff, format_diff, from_json, to_json, to_python
+from trellax.config import (
+    DEFAULT_ROOTS,
+    Change,
+    Config,
+    component_of,
+    diff,
+    format_diff,
+    from_json,
+    nodes,
+    to_json,
+    to_python,
+)
 from trellax.runtime import write_atomically
 
 _DISTRIBUTIONS = ("jax", "jaxlib", "numpy", "optax", "orbax-checkpoint", "grain", "tokenizers")
@@ -40,6 +52,9 @@ _MAY_DIFFER = (
 )
 """What may change when a run goes on: nothing of it changes what is computed, but for the length."""
 
+_WRITTEN_AT_START = ("config.py", "environment.json", "config.json.")
+"""What may lie in a folder whose run was killed while it started; temporary names begin so, too."""
+
 
 class RunFolderError(ValueError):
     """The folder holds something else than this run."""
@@ -59,8 +74,11 @@ class RunFolder:
         """Whether a run was started here."""
         return (self.path / "config.json").exists()
 
-    def config(self) -> Any:
+    def config(self, *, trusted: Collection[str] = ()) -> Any:
         """Returns the config of the run that was started here.
+
+        Args:
+            trusted: packages that it may import from, besides those that always may.
 
         Raises:
             RunFolderError: if there is none.
@@ -68,7 +86,7 @@ class RunFolder:
         file = self.path / "config.json"
         if not file.exists():
             raise RunFolderError(f"{self.path} holds no run (there is no {file.name} in it).")
-        return from_json(file.read_text())
+        return from_json(file.read_text(), allowed_roots=(*DEFAULT_ROOTS, *trusted))
 
     def check_resumable(self, cfg: Config) -> None:
         """Refuses to go on with another config than the run was started with.
@@ -77,10 +95,9 @@ class RunFolder:
             RunFolderError: listing what differs.
         """
         if not self.holds_run():
-            if self.path.exists() and any(self.path.iterdir()):
-                raise RunFolderError(f"{self.path} is not empty and holds no run; use another --dir.")
+            self._check_free()
             return
-        changes = [c for c in diff(self.config(), cfg) if not _may_differ(c)]
+        changes = [c for c in diff(self.config(trusted=_packages(cfg)), cfg) if not _may_differ(c)]
         if changes:
             raise RunFolderError(
                 f"{self.path} holds a run with another config; use another --dir, or drop what "
@@ -94,6 +111,20 @@ class RunFolder:
         environment = json.dumps(_environment(hardware, argv), indent=2) + "\n"
         write_atomically(self.path / "environment.json", environment)
         write_atomically(self.path / "config.json", to_json(cfg))  # Last: it marks the run.
+
+    def _check_free(self) -> None:
+        """Refuses a folder of something else; what a start that was killed has left is fine."""
+        if self.path.exists() and not self.path.is_dir():
+            raise RunFolderError(f"{self.path} is a file; use another --dir.")
+        left = [p.name for p in self.path.iterdir()] if self.path.exists() else []
+        if not all(name.lstrip(".").startswith(_WRITTEN_AT_START) for name in left):
+            raise RunFolderError(f"{self.path} is not empty and holds no run; use another --dir.")
+
+
+def _packages(cfg: Config) -> set[str]:
+    """Returns the top-level packages of a config's components: who has it in hand trusts them."""
+    parts = (component_of(node) or type(node) for _, node in nodes(cfg))
+    return {part.__module__.partition(".")[0] for part in parts}
 
 
 def _may_differ(change: Change) -> bool:

@@ -52,7 +52,7 @@ _ALWAYS = ("experiment", "help")
 class Arguments:
     """A parsed command line."""
 
-    verb: str
+    verb: str  # One of VERBS, or "help".
     name: str
     other: str | None
     overrides: tuple[str, ...]
@@ -67,8 +67,12 @@ def parse(argv: Sequence[str]) -> Arguments:
     """
     values = _define_flags()
     words, overrides = _split(_parsed(values, argv))
+    if values.help:
+        return Arguments("help", "", None, (), values)
     verb = _verb(words, values)
     _check_flags(verb, values)
+    if overrides and verb == "list":
+        raise UsageError(f"`list` takes no overrides, but got {overrides[0]!r}.")
     names = ([values.experiment] if values.experiment else []) + words
     most = {"list": 0, "diff": 2, "html": 2}.get(verb, 1)
     if len(names) > most:
@@ -122,7 +126,9 @@ def _define_flags() -> flags.FlagValues:
     flags.DEFINE_integer("steps", None, "train up to so many steps", lower_bound=1, **common)
     flags.DEFINE_integer("seed", None, "of parameters and data, or of the draws", **common)
     flags.DEFINE_list("text", None, "your own text files, comma-separated", **common)
-    flags.DEFINE_string("hardware", None, "apply the mesh rule of this hardware, e.g. tpu-v5p-512", **common)
+    flags.DEFINE_string(
+        "hardware", None, "apply the mesh rule of this hardware, e.g. tpu-v5p-512", **common
+    )
     flags.DEFINE_integer("step", None, "which checkpoint [the newest]", lower_bound=0, **common)
     flags.DEFINE_string("prompt", None, "text to continue", **common)
     flags.DEFINE_integer("tokens", 120, "how many tokens to generate", lower_bound=1, **common)

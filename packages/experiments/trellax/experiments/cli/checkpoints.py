@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from trellax.config import finalize
+from trellax.config import apply_overrides, finalize
 from trellax.experiments.cli.arguments import Arguments
+from trellax.experiments.registry import get_experiment
 from trellax.experiments.run_folder import RunFolder
 from trellax.parallel import MeshShape
 from trellax.runtime import CheckpointNotFoundError
@@ -19,11 +20,13 @@ def open_run(arguments: Arguments) -> tuple[Any, int, Any]:
         RunFolderError: if the folder holds no run.
         CheckpointNotFoundError: if it holds no checkpoint.
     """
+    get_experiment(arguments.name)  # The name is right, and its package is one to import from.
     folder = RunFolder(arguments.flags.dir or f"runs/{arguments.name.replace(':', '.')}")
-    cfg = folder.config()
+    cfg = folder.config(trusted=[arguments.name.partition(":")[0].partition(".")[0]])
     cfg.set(mesh_shape=MeshShape(fsdp=-1))  # These need not be the devices that it was trained on.
     if arguments.flags.text:
         use_text(cfg, arguments.flags.text)
+    apply_overrides(cfg, arguments.overrides)
     trainer = finalize(cfg).instantiate(directory=str(folder.path))
     restored = trainer.restore(arguments.flags.step)
     if restored is None:

@@ -26,7 +26,7 @@ def run(argv: Sequence[str]) -> int:
     """Runs the command line and returns its exit code."""
     try:
         arguments = parse(argv)
-        if arguments.flags.help:
+        if arguments.verb == "help":
             print(usage())
             return 0
         # Each verb is a module of its own, so that `list` and `diff` do not load what training needs.

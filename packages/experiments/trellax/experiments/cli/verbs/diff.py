@@ -18,5 +18,6 @@ def run(arguments: Arguments) -> int:
         before, after = get_experiment(arguments.name), config_of(arguments, arguments.name)
     else:
         raise UsageError("`diff` needs a second experiment, --hardware or path=value.")
-    print(format_diff(diff(before, after), color=sys.stdout.isatty(), width=70))
+    changes = diff(before, after)
+    print(format_diff(changes, color=sys.stdout.isatty(), width=70) or "No differences.")
     return 0

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from trellax.config import finalize
 from trellax.experiments.cli import panel
-from trellax.experiments.cli.arguments import Arguments
+from trellax.experiments.cli.arguments import Arguments, UsageError
 from trellax.experiments.cli.sampling import PROMPT, completion
 from trellax.experiments.registry import get_experiment
 from trellax.experiments.resolve import Resolved, resolve
@@ -38,7 +38,7 @@ def run(arguments: Arguments) -> int:
     folder.check_resumable(resolved.cfg)
     console = Console()
     panel.print_start(console, resolved, _facts(arguments, final, folder))
-    trainer = final.instantiate(directory=str(folder.path))
+    trainer = _built(final, folder)
     folder.start(resolved.cfg, hardware=resolved.hardware.name, argv=sys.argv)
     outcome = trainer.run()
     if outcome.stopped_by is not None:
@@ -47,6 +47,14 @@ def run(arguments: Arguments) -> int:
     _print_result(console, trainer, outcome, arguments)
     _print_next(console, arguments, folder, resolved)
     return 0
+
+
+def _built(final: Any, folder: RunFolder) -> Any:
+    """Returns the trainer; a config that does not fit its data or these devices is a mistake."""
+    try:
+        return final.instantiate(directory=str(folder.path))
+    except ValueError as e:
+        raise UsageError(str(e)) from e
 
 
 def _facts(arguments: Arguments, final: Any, folder: RunFolder) -> dict[str, str]:
@@ -98,7 +106,8 @@ def _print_next(
 ) -> None:
     longer = 2 * resolved.cfg.max_steps
     lines = {
-        "train longer": f"{_command(arguments, 'train')} --dir={folder.path} --steps={longer}",
+        "train longer": f"{_command(arguments, 'train')} --dir={folder.path} --steps={longer}"
+        f"{_same_changes(arguments)}",
         "continue text": f"{_command(arguments, 'generate')} --dir={folder.path} "
         f"--prompt={shlex.quote(PROMPT)}",
         "evaluate": f"{_command(arguments, 'eval')} --dir={folder.path}",
@@ -114,3 +123,11 @@ def _command(arguments: Arguments, verb: str) -> str:
     if arguments.flags.experiment:
         return f"./pants run experiments:{arguments.name} -- {verb}"
     return f"trellax {verb} {arguments.name}"
+
+
+def _same_changes(arguments: Arguments) -> str:
+    """Returns the flags and overrides that a run goes on with, as they are typed."""
+    flags = arguments.flags
+    words = [f"--text={','.join(flags.text)}"] if flags.text else []
+    words += [f"--seed={flags.seed}"] if flags.seed is not None else []
+    return "".join(f" {shlex.quote(word)}" for word in (*words, *arguments.overrides))

@@ -1,0 +1,97 @@
+"""Names become recipes, one module at a time; a wrong name says what is near."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from trellax.experiments import UnknownExperimentError, experiment_names, get_experiment
+from trellax.experiments.registry import recipe_summary
+from trellax.runtime import Trainer
+
+NAMES = ["llama2_70b_tpu", "llama2_7b_tpu", "llama3_8b", "llama_30m_local"]
+OWN = "tests.recipes_of_others:own_llama"
+
+
+def modules_after(code: str) -> set[str]:
+    """Returns the modules that a new process has loaded after running `code`."""
+    code += "\nimport sys; print(*sys.modules)"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return set(run.stdout.split())
+
+
+def test_the_names_are_sorted_and_each_gives_a_trainer_of_that_name() -> None:
+    assert experiment_names() == NAMES
+    for name in NAMES:
+        cfg = get_experiment(name)
+        assert isinstance(cfg, Trainer.Config) and cfg.name == name
+        assert recipe_summary(name)
+
+
+def test_naming_experiments_imports_none_and_neither_jax() -> None:
+    loaded = modules_after("from trellax.experiments import experiment_names; experiment_names()")
+    assert "trellax.experiments.llama" not in loaded
+    assert not {"jax", "trellax.layers", "trellax.runtime"} & loaded
+
+
+def test_asking_for_one_experiment_imports_its_module_alone() -> None:
+    code = (
+        "from trellax.experiments import registry\n"
+        "registry._RECIPES['other'] = 'tests.recipes_of_others:own_llama'\n"
+        "registry.get_experiment('llama3_8b')"
+    )
+    loaded = modules_after(code)
+    assert "trellax.experiments.llama" in loaded and "tests.recipes_of_others" not in loaded
+
+
+def test_a_config_is_had_without_starting_a_backend_or_reading_data() -> None:
+    loaded = modules_after("import trellax.experiments as e; e.get_experiment('llama2_7b_tpu')")
+    assert not {"grain", "tokenizers", "pyarrow", "orbax.checkpoint", "tensorboardX"} & loaded
+
+
+def test_a_recipe_elsewhere_needs_no_registration() -> None:
+    assert get_experiment(OWN).name == "own_llama"
+    assert recipe_summary(OWN) == "A Llama of somebody else."
+
+
+MISTAKES = [
+    (
+        "llama2_7b",
+        "There is no experiment 'llama2_7b'. Did you mean 'llama2_7b_tpu' or 'llama2_70b_tpu' or "
+        "'llama3_8b'? `trellax list` names them all.",
+    ),
+    ("gpt4", "There is no experiment 'gpt4'. `trellax list` names them all."),
+    ("nowhere.recipes:mine", "nowhere.recipes:mine: there is no module 'nowhere.recipes'."),
+    (
+        "tests.recipes_of_others:mine",
+        "tests.recipes_of_others:mine: tests.recipes_of_others has no recipe 'mine'.",
+    ),
+    (
+        "tests.recipes_of_others:NOT_A_RECIPE",
+        "tests.recipes_of_others:NOT_A_RECIPE: it is no function without arguments that returns a "
+        "trainer config.",
+    ),
+    (
+        "trellax.experiments.llama:llama_model",
+        "trellax.experiments.llama:llama_model: it is no function without arguments that returns a "
+        "trainer config.",
+    ),
+    (":mine", "':mine' is not of the form module:function."),
+    ("a b:mine", "'a b:mine' is not of the form module:function."),
+]
+
+
+@pytest.mark.parametrize(("name", "message"), MISTAKES)
+def test_a_wrong_name_gives_its_one_clear_error(name: str, message: str) -> None:
+    with pytest.raises(UnknownExperimentError) as e:
+        get_experiment(name)
+    assert str(e.value) == message
+
+
+def test_a_recipe_whose_own_import_fails_says_what_is_missing(tmp_path, monkeypatch) -> None:
+    (tmp_path / "broken_recipes.py").write_text("import not_installed_anywhere\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ModuleNotFoundError, match="not_installed_anywhere"):
+        get_experiment("broken_recipes:mine")
