@@ -308,5 +308,5 @@ class Trainer(Configurable):
         if self.input.vocab_size > self.model.vocab_size:
             raise ValueError(
                 f"The input's tokenizer has {self.input.vocab_size} tokens, more than the model's "
-                f"vocabulary of {self.model.vocab_size}; make model.vocab_size at least as large."
+                f"vocabulary of {self.model.vocab_size}; make the model's vocab_size at least as large."
             )
