@@ -7,7 +7,7 @@ Axes: B batch, S sequence, D model, V vocabulary.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import cast
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, Int
 from trellax.config import REQUIRED, Required
 from trellax.layers.attention import TokenInfo
 from trellax.layers.base import BaseLayer
-from trellax.layers.causal_lm.head import LmHead
+from trellax.layers.causal_lm.head import Head, LmHead
 from trellax.layers.dropout import Dropout
 from trellax.layers.embedding import Embedding, Unembedding
 from trellax.layers.module import Module, structural
@@ -25,6 +25,13 @@ from trellax.layers.stack import ScannedStack
 
 class Decoder(BaseLayer):
     """Embedding, stack, norm and head."""
+
+    embedding: BaseLayer
+    position_embedding: BaseLayer | None
+    dropout: BaseLayer
+    stack: BaseLayer
+    output_norm: BaseLayer | None
+    lm_head: BaseLayer | None
 
     class Config(BaseLayer.Config):
         """
@@ -113,5 +120,5 @@ class Decoder(BaseLayer):
         return below + self._head.attend_flops_per_token()
 
     @property
-    def _head(self) -> Any:
-        return self.embedding if self.lm_head is None else self.lm_head
+    def _head(self) -> Head:
+        return cast(Head, self.embedding if self.lm_head is None else self.lm_head)

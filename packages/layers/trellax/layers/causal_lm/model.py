@@ -54,9 +54,7 @@ class CausalLM(BaseLayer):
             soft_cap=self.decoder.logit_soft_cap,
         )
 
-    def logits(
-        self, input_ids_BS: Int[Array, "B S"], tokens: TokenInfo
-    ) -> Float[Array, "B S V"]:
+    def logits(self, input_ids_BS: Int[Array, "B S"], tokens: TokenInfo) -> Float[Array, "B S V"]:
         """Returns the logits of the token after each, in float32."""
         return self.decoder.logits(self.decoder(input_ids_BS, tokens))
 
