@@ -10,6 +10,7 @@ Axes: B batch, S sequence, V vocabulary.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from jaxtyping import Array, Float, Int
 
@@ -22,6 +23,9 @@ from trellax.layers.module import Module
 
 class CausalLM(BaseLayer):
     """Predicts each token from those before it."""
+
+    decoder: Any  # Has the methods and properties of `Decoder`.
+    loss: BaseLayer
 
     class Config(BaseLayer.Config):
         """
