@@ -54,7 +54,7 @@ def main() -> None:
         for remat in (False, True):
             candidates = {name: (gradient_fn(fn, remat=remat), qkv) for name, fn in fns.items()}
             title = f"B{B} S{S} N{N} H{H} float32 causal, gradient" + ", remat" * remat
-            reports[title] = side_by_side(candidates)
+            reports[title] = side_by_side(candidates, rounds=9)
             print_report(title, reports[title])
     save("attention", reports)
 

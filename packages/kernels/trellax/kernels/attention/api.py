@@ -25,7 +25,7 @@ XLA = dispatch.Implementation("xla", xla.run, dispatch.always)
 JAX_NN = dispatch.Implementation("jax_nn", jax_nn.run, jax_nn.refusal)
 IMPLEMENTATIONS = (SPLASH, CUDNN, CHUNKED, XLA, JAX_NN)
 
-CHUNKED_FROM_CPU = 192 * 192
+CHUNKED_FROM_CPU = 256 * 256
 CHUNKED_FROM = 2048 * 2048
 """Query-key pairs from which `xla_chunked` is preferred to `xla`: measured on CPU (benchmarks/attention.py);
 elsewhere where scores begin to dominate memory."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 
 from trellax.kernels.attention.call import AttentionCall
 
@@ -35,25 +35,6 @@ def cap(s_BKGST: Array, soft_cap: float | None) -> Array:
     return s_BKGST if soft_cap is None else soft_cap * jnp.tanh(s_BKGST / soft_cap)
 
 
-def masked_scores(
-    q_BSKGH: Array,
-    k_BTKH: Array,
-    *,
-    scale: float,
-    soft_cap: float | None,
-    bias_BKGST: Array | None,
-    mask_BKGST: Bool[Array, "#B #K #G S T"] | None,
-) -> Float[Array, "B K G S T"]:
-    """Scaled, capped, biased and masked scores, float32."""
-    s_BKGST = jnp.einsum("BSKGH,BTKH->BKGST", q_BSKGH, k_BTKH, preferred_element_type=jnp.float32)
-    s_BKGST = cap(scale * s_BKGST, soft_cap)
-    if bias_BKGST is not None:
-        s_BKGST += bias_BKGST.astype(jnp.float32)
-    if mask_BKGST is not None:
-        s_BKGST = jnp.where(mask_BKGST, s_BKGST, MASKED_SCORE)
-    return s_BKGST
-
-
 def zero_empty_rows(call: AttentionCall, o_BSNH: Array) -> Float[Array, "B S N H"]:
     """Zeros, value and gradient, for queries without any key, where the call can have such."""
     mask_BNST = call.dense_mask() if call.has_empty_rows() else None
@@ -64,15 +45,19 @@ def zero_empty_rows(call: AttentionCall, o_BSNH: Array) -> Float[Array, "B S N H
 
 def run(call: AttentionCall) -> Float[Array, "B S N H"]:
     K = call.k_BTKH.shape[2]
-    mask_BNST, bias_BNST = call.dense_mask(), call.full_bias()
-    s_BKGST = masked_scores(
-        group_heads(call.q_BSNH, K),
-        call.k_BTKH,
-        scale=call.scale,
-        soft_cap=call.soft_cap,
-        bias_BKGST=None if bias_BNST is None else group_scores(bias_BNST, K),
-        mask_BKGST=None if mask_BNST is None else group_scores(mask_BNST, K),
+    if K == call.q_BSNH.shape[2]:  # heads in one dimension: XLA:CPU is a fifth faster so
+        q, heads, group = call.q_BSNH, "K", lambda x: x
+    else:
+        q, heads, group = group_heads(call.q_BSNH, K), "KG", lambda x: group_scores(x, K)
+    scores = jnp.einsum(
+        f"BS{heads}H,BTKH->B{heads}ST", q, call.k_BTKH, preferred_element_type=jnp.float32
     )
-    p_BKGST = jax.nn.softmax(s_BKGST, axis=-1).astype(call.v_BTKH.dtype)
-    o_BSKGH = jnp.einsum("BKGST,BTKH->BSKGH", p_BKGST, call.v_BTKH)
-    return zero_empty_rows(call, o_BSKGH.reshape(call.q_BSNH.shape))
+    scores = cap(call.scale * scores, call.soft_cap)
+    mask_BNST, bias_BNST = call.dense_mask(), call.full_bias()
+    if bias_BNST is not None:
+        scores += group(bias_BNST.astype(jnp.float32))
+    if mask_BNST is not None:
+        scores = jnp.where(group(mask_BNST), scores, MASKED_SCORE)
+    probabilities = jax.nn.softmax(scores, axis=-1).astype(call.v_BTKH.dtype)
+    out = jnp.einsum(f"B{heads}ST,BTKH->BS{heads}H", probabilities, call.v_BTKH)
+    return zero_empty_rows(call, out.reshape(call.q_BSNH.shape))
