@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import signal
 import subprocess
 import sys
@@ -16,12 +17,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from tests.tiny import tiny_input, tiny_trainer
+from tests.trainer import training_process
 from trellax.config import ConfigError, finalize
 from trellax.runtime import Checkpointer, NonFiniteError, Profiler
 from trellax.runtime.trainer import Trainer
 from trellax.runtime.writers import JsonlWriter
 
-PROCESS = Path(__file__).parent / "training_process.py"
+ENVIRONMENT = dict(os.environ, PYTHONPATH=os.pathsep.join(filter(None, sys.path)))
 
 
 def train(directory: Path, **fields: Any) -> Any:
@@ -74,8 +76,8 @@ def test_accumulation_changes_no_loss_beyond_rounding(uninterrupted: Path, tmp_p
 def test_a_stop_signal_saves_and_exits_with_its_code(
     uninterrupted: Path, tmp_path: Path, number: signal.Signals
 ) -> None:
-    command = [sys.executable, str(PROCESS), str(tmp_path), "8", "0.3"]
-    with subprocess.Popen(command) as process:
+    command = [sys.executable, training_process.__file__, str(tmp_path), "8", "0.3"]
+    with subprocess.Popen(command, env=ENVIRONMENT) as process:
         metrics = tmp_path / "metrics.jsonl"
         deadline = time.monotonic() + 120
         while not metrics.exists() or not metrics.read_text():
@@ -88,7 +90,7 @@ def test_a_stop_signal_saves_and_exits_with_its_code(
     assert Checkpointer.default_config().instantiate(
         directory=tmp_path / "checkpoints"
     ).latest_step() == stopped_at
-    assert subprocess.run([*command[:-1], "0"], check=False).returncode == 0
+    assert subprocess.run([*command[:-1], "0"], env=ENVIRONMENT, check=False).returncode == 0
     assert losses(tmp_path) == losses(uninterrupted)
 
 
