@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import pytest
 
+from tests.programs import modules_after
 from trellax.experiments import UnknownExperimentError, experiment_names, get_experiment
 from trellax.experiments.registry import recipe_summary
 from trellax.runtime import Trainer
 
 NAMES = ["llama2_70b_tpu", "llama2_7b_tpu", "llama3_8b", "llama_30m_local"]
 OWN = "tests.recipes_of_others:own_llama"
-
-
-def modules_after(code: str) -> set[str]:
-    """Returns the modules that a new process has loaded after running `code`."""
-    code += "\nimport sys; print(*sys.modules)"
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    return set(run.stdout.split())
 
 
 def test_the_names_are_sorted_and_each_gives_a_trainer_of_that_name() -> None:
