@@ -6,7 +6,7 @@ from typing import Any
 
 from trellax.layers import CausalLM, Decoder, ScannedStack, TransformerLayer
 from trellax.runtime import AdamW, Checkpointer, ConstantSchedule, Evaluator, Learner, Trainer
-from trellax.runtime.input import ByteTokenizer, DocumentSequences, Input, InMemoryDocuments
+from trellax.runtime.input import ByteTokenizer, DocumentSequences, InMemoryDocuments, Input
 from trellax.runtime.writers import JsonlWriter
 
 TEXTS = [f"Document {i} counts to {i * i} and says no more than that." for i in range(40)]

@@ -8,9 +8,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from trellax.config import Config, ConfigModifier, nodes
+from trellax.config import ConfigModifier, nodes
 from trellax.experiments.corpus import austen_input
-from trellax.parallel import LogicalAxisRules, MeshRule, MeshShape
+from trellax.parallel import (
+    LogicalAxisRules,
+    MeshRule,
+    MeshShape,
+    RematModifier,
+    nothing_saveable,
+)
 from trellax.runtime import Evaluator
 
 
@@ -58,7 +64,7 @@ class RehearsalModifier(ConfigModifier):
             "eval": Evaluator.default_config().set(input=held_out, every_steps=every, max_batches=8)
         }
 
-    def _shrink(self, node: Config, scale: float) -> None:
+    def _shrink(self, node: Any, scale: float) -> None:
         small = self.cfg
         if "num_layers" in node:
             node.set(num_layers=min(node.num_layers, small.max_layers))
@@ -88,13 +94,20 @@ class RehearsalModifier(ConfigModifier):
 
 
 def rehearsal_rule() -> MeshRule:
-    """Returns the mesh rule of machines without an accelerator."""
+    """Returns the mesh rule of machines without an accelerator.
+
+    Layers are rematerialized, as they are on accelerators: a CPU recomputes activations faster than
+    it writes and reads them (`benchmarks/train_step.py`).
+    """
+    remat = RematModifier.default_config().set(
+        target="model.decoder.stack.layer", policy=nothing_saveable()
+    )
     return MeshRule(
         pattern="cpu",
         description="no accelerator: rehearse the same tree at a size that a laptop holds",
         mesh_shape=MeshShape(fsdp=-1),
         axis_rules=LogicalAxisRules(),
-        modifiers=(RehearsalModifier.default_config(),),
+        modifiers=(RehearsalModifier.default_config(), remat),
     )
 
 

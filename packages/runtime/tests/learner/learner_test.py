@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+
 from trellax.config import NoMatchError, finalize
 from trellax.layers import ConstantInitializer, ParameterSpec
 from trellax.runtime import (
@@ -40,7 +41,9 @@ SPECS: Tree = {
 def values(seed: int) -> Tree:
     keys = iter(jax.random.split(jax.random.key(seed), 2))
     return jax.tree.map(
-        lambda s: jax.random.normal(next(keys), s.shape), SPECS, is_leaf=lambda s: hasattr(s, "fan_in")
+        lambda s: jax.random.normal(next(keys), s.shape),
+        SPECS,
+        is_leaf=lambda s: hasattr(s, "fan_in"),
     )
 
 
@@ -69,7 +72,9 @@ def run_optax(transformation: optax.GradientTransformation, params: Tree) -> Tre
 
 
 def assert_close(actual: Tree, expected: Tree, rtol: float = 1e-5) -> None:
-    jax.tree.map(lambda a, e: np.testing.assert_allclose(a, e, rtol=rtol, atol=1e-6), actual, expected)
+    jax.tree.map(
+        lambda a, e: np.testing.assert_allclose(a, e, rtol=rtol, atol=1e-6), actual, expected
+    )
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from trellax.config import ConfigError, finalize
 from trellax.runtime import (
     ConstantSchedule,

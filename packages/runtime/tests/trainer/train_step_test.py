@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+
 from tests.tiny import tiny_input, tiny_model
 from trellax.config import finalize
 from trellax.layers import functional
@@ -41,7 +42,9 @@ def uneven_batch() -> Tree:
 
 
 def assert_close(actual: Any, expected: Any, rtol: float = 2e-5, atol: float = 2e-6) -> None:
-    jax.tree.map(lambda a, e: np.testing.assert_allclose(a, e, rtol=rtol, atol=atol), actual, expected)
+    jax.tree.map(
+        lambda a, e: np.testing.assert_allclose(a, e, rtol=rtol, atol=atol), actual, expected
+    )
 
 
 def test_steps_equal_hand_written_gradients_and_optax() -> None:
@@ -99,7 +102,10 @@ def test_a_non_finite_step_changes_nothing_but_the_counters() -> None:
 def test_a_finite_step_ends_a_row_of_skips_but_not_the_count() -> None:
     step = make_step()
     state = step.init()
-    state["health"] = {"skipped": jnp.asarray(5, jnp.int32), "consecutive": jnp.asarray(2, jnp.int32)}
+    state["health"] = {
+        "skipped": jnp.asarray(5, jnp.int32),
+        "consecutive": jnp.asarray(2, jnp.int32),
+    }
     _, metrics = jax.jit(step)(state, make_batch())
     assert metrics["skipped_steps"] == 5
     assert metrics["consecutive_skips"] == 0

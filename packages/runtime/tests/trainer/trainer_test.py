@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+
 from tests.tiny import tiny_input, tiny_trainer
 from tests.trainer import training_process
 from trellax.config import ConfigError, finalize
@@ -87,9 +88,10 @@ def test_a_stop_signal_saves_and_exits_with_its_code(
         assert process.wait(timeout=60) == 128 + number
     stopped_at = max(losses(tmp_path))
     assert stopped_at < 8
-    assert Checkpointer.default_config().instantiate(
-        directory=tmp_path / "checkpoints"
-    ).latest_step() == stopped_at
+    assert (
+        Checkpointer.default_config().instantiate(directory=tmp_path / "checkpoints").latest_step()
+        == stopped_at
+    )
     assert subprocess.run([*command[:-1], "0"], env=ENVIRONMENT, check=False).returncode == 0
     assert losses(tmp_path) == losses(uninterrupted)
 

@@ -1,6 +1,6 @@
 """Training: trainer, learner, input, checkpoints, evaluation and writers, each replaceable.
 
-    from trellax.runtime import Trainer
+from trellax.runtime import Trainer
 """
 
 from trellax.runtime.checkpoint import (

@@ -119,26 +119,48 @@ _PLACEHOLDERS = {
 
 def _define_flags() -> flags.FlagValues:
     values = flags.FlagValues()
-    common = {"flag_values": values}
-    flags.DEFINE_string("experiment", None, "experiment that a build target is for", **common)
-    flags.DEFINE_bool("help", False, "print this", **common)
-    flags.DEFINE_string("dir", None, "folder of the run [runs/NAME]", **common)
-    flags.DEFINE_integer("steps", None, "train up to so many steps", lower_bound=1, **common)
-    flags.DEFINE_integer("seed", None, "of parameters and data, or of the draws", **common)
-    flags.DEFINE_list("text", None, "your own text files, comma-separated", **common)
     flags.DEFINE_string(
-        "hardware", None, "apply the mesh rule of this hardware, e.g. tpu-v5p-512", **common
+        "experiment", None, "experiment that a build target is for", flag_values=values
     )
-    flags.DEFINE_integer("step", None, "which checkpoint [the newest]", lower_bound=0, **common)
-    flags.DEFINE_string("prompt", None, "text to continue", **common)
-    flags.DEFINE_integer("tokens", 120, "how many tokens to generate", lower_bound=1, **common)
-    flags.DEFINE_float("temperature", 0.8, "of the draws; 0: most likely", lower_bound=0, **common)
-    flags.DEFINE_integer("top_k", None, "draw from the K most likely", lower_bound=1, **common)
+    flags.DEFINE_bool("help", False, "print this", flag_values=values)
+    flags.DEFINE_string("dir", None, "folder of the run [runs/NAME]", flag_values=values)
+    flags.DEFINE_integer(
+        "steps", None, "train up to so many steps", lower_bound=1, flag_values=values
+    )
+    flags.DEFINE_integer(
+        "seed", None, "of parameters and data, or of the draws", flag_values=values
+    )
+    flags.DEFINE_list("text", None, "your own text files, comma-separated", flag_values=values)
+    flags.DEFINE_string(
+        "hardware",
+        None,
+        "apply the mesh rule of this hardware, e.g. tpu-v5p-512",
+        flag_values=values,
+    )
+    flags.DEFINE_integer(
+        "step", None, "which checkpoint [the newest]", lower_bound=0, flag_values=values
+    )
+    flags.DEFINE_string("prompt", None, "text to continue", flag_values=values)
+    flags.DEFINE_integer(
+        "tokens", 120, "how many tokens to generate", lower_bound=1, flag_values=values
+    )
+    flags.DEFINE_float(
+        "temperature", 0.8, "of the draws; 0: most likely", lower_bound=0, flag_values=values
+    )
+    flags.DEFINE_integer(
+        "top_k", None, "draw from the K most likely", lower_bound=1, flag_values=values
+    )
     flags.DEFINE_enum(
-        "as", "text", ["text", "final", "python", "json", "specs"], "what to print", **common
+        "as",
+        "text",
+        ["text", "final", "python", "json", "specs"],
+        "what to print",
+        flag_values=values,
     )
-    flags.DEFINE_string("explain", None, "print where the value at this path was set", **common)
-    flags.DEFINE_string("output", None, "file to write [NAME.html]", **common)
+    flags.DEFINE_string(
+        "explain", None, "print where the value at this path was set", flag_values=values
+    )
+    flags.DEFINE_string("output", None, "file to write [NAME.html]", flag_values=values)
     return values
 
 

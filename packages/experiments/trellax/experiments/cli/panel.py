@@ -82,5 +82,9 @@ def _short(value: Any) -> str:
         return str(getattr(component_of(value), "__name__", type(value).__qualname__))
     if isinstance(value, dict) and value:
         return "{" + ", ".join(f"{k}: {_short(v)}" for k, v in value.items()) + "}"
-    text = f"{value:,}" if type(value) is int else format_value(value)
+    text = (
+        f"{value:,}"
+        if isinstance(value, int) and not isinstance(value, bool)
+        else format_value(value)
+    )
     return text if len(text) <= _VALUE_WIDTH else f"{text[: _VALUE_WIDTH - 1]}…"

@@ -51,9 +51,7 @@ class Evaluator(Configurable):
         self.name = name
         self._step_fn = step_fn
         self._put_batch = put_batch
-        self.input = cfg.input.instantiate(
-            process_index=process_index, num_processes=num_processes
-        )
+        self.input = cfg.input.instantiate(process_index=process_index, num_processes=num_processes)
 
     def is_due(self, step: int) -> bool:
         """Whether to evaluate after `step` steps."""

@@ -1,8 +1,8 @@
 """The learner: from gradients to new parameters, with clipping, per-path rules and averaging.
 
-    learner = cfg.learner.instantiate(parameter_specs=model.all_parameter_specs())
-    state = learner.init(params)
-    params, state, summaries = learner.update(grads, state, params)
+learner = cfg.learner.instantiate(parameter_specs=model.all_parameter_specs())
+state = learner.init(params)
+params, state, summaries = learner.update(grads, state, params)
 """
 
 from __future__ import annotations

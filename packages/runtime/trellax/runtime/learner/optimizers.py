@@ -1,6 +1,6 @@
 """Optimizers on optax: each gives a direction; decay, rate and per-path multipliers are shared.
 
-    AdamW.default_config().set(beta2=0.95, weight_decay=0.1)
+AdamW.default_config().set(beta2=0.95, weight_decay=0.1)
 """
 
 from __future__ import annotations

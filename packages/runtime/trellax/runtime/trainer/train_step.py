@@ -63,7 +63,10 @@ class TrainStep:
             "step": jnp.zeros([], jnp.int32),
             "params": params,
             "learner": self._learner.init(params),
-            "health": {"skipped": jnp.zeros([], jnp.int32), "consecutive": jnp.zeros([], jnp.int32)},
+            "health": {
+                "skipped": jnp.zeros([], jnp.int32),
+                "consecutive": jnp.zeros([], jnp.int32),
+            },
         }
 
     def state_specs(self) -> Tree:

@@ -24,5 +24,5 @@ def run(arguments: Arguments) -> int:
         "json": lambda: to_json(cfg),
         "specs": lambda: parameter_text(cfg.model),
     }
-    print(forms[arguments.flags["as"].value]().rstrip("\n"))
+    print(forms[str(arguments.flags["as"].value)]().rstrip("\n"))
     return 0
