@@ -45,7 +45,7 @@ def zero_empty_rows(call: AttentionCall, o_BSNH: Array) -> Float[Array, "B S N H
 
 def run(call: AttentionCall) -> Float[Array, "B S N H"]:
     K = call.k_BTKH.shape[2]
-    if K == call.q_BSNH.shape[2]:  # heads in one dimension: XLA:CPU is a fifth faster so
+    if call.q_BSNH.shape[2] == K:  # heads in one dimension: XLA:CPU is a fifth faster so
         q, heads, group = call.q_BSNH, "K", lambda x: x
     else:
         q, heads, group = group_heads(call.q_BSNH, K), "KG", lambda x: group_scores(x, K)
