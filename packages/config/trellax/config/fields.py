@@ -11,7 +11,7 @@ import sys
 import typing
 from collections.abc import Iterator
 from contextvars import ContextVar
-from typing import Annotated, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar
 
 from trellax.config.errors import ConfigDefinitionError, RequiredValueUsedError
 
@@ -84,12 +84,16 @@ Required = Annotated[T, "required"]
 """`Required[int]` reads "an int that somebody must set"; same type as `int`."""
 
 
-class DType:
-    """Annotation of a field that names an array type; its value is a string such as "bfloat16".
+if TYPE_CHECKING:
+    DType = str  # Which is what is stored; type checkers need not know how it got there.
+else:
 
-    Anything with a NumPy-style name is accepted (`"float32"`, `np.float32`, `jnp.bfloat16`,
-    `np.dtype("int8")`) and stored as that name, so configs stay free of array libraries.
-    """
+    class DType:
+        """Annotation of a field that names an array type; its value is a string such as "bfloat16".
+
+        Anything with a NumPy-style name is accepted (`"float32"`, `np.float32`, `jnp.bfloat16`,
+        `np.dtype("int8")`) and stored as that name, so configs stay free of array libraries.
+        """
 
 
 @contextlib.contextmanager

@@ -203,7 +203,7 @@ def llama_30m_local() -> Trainer.Config:
         evaluators={
             "eval": Evaluator.default_config().set(input=held_out, every_steps=250, max_batches=16)
         },
-        max_steps=2000,
+        max_steps=1000,
         checkpointer=Trainer.default_config().checkpointer.set(save_every_steps=100),
         mesh_rules=(
             MeshRule(

@@ -25,7 +25,7 @@ class BaseLayer(Module):
             remat: what of this layer's activations is kept for the backward pass; None keeps all.
         """
 
-        param_dtype: DType = "float32"  # type: ignore[assignment]
+        param_dtype: DType = "float32"
         initializer: Initializer.Config = VarianceScalingInitializer.default_config()
         remat: RematPolicy.Config | None = None
 
