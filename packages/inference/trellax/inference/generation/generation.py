@@ -85,10 +85,12 @@ class Generator:
             eos_id: ends a completion.
 
         Raises:
-            ValueError: if a prompt is empty.
+            ValueError: if a prompt is empty, or no tokens are asked for.
         """
         if not prompts or any(not p for p in prompts):
             raise ValueError("Every prompt needs at least one token; start with the BOS token.")
+        if max_new_tokens < 1:
+            raise ValueError(f"max_new_tokens={max_new_tokens} must be at least 1.")
         lengths = np.asarray([len(p) for p in prompts], np.int32)
         ids = np.zeros((len(prompts), int(lengths.max())), np.int32)
         for row, prompt in zip(ids, prompts, strict=True):
