@@ -144,7 +144,7 @@ def test_ctrl_c_saves_the_step_that_it_stops_at_and_exits_with_130(tmp_path: Pat
         process.send_signal(signal.SIGINT)
         out, _ = process.communicate(timeout=TIMEOUT_SECONDS)
     assert process.returncode == 130
-    (said,) = [line for line in out.splitlines() if line.startswith("Stopped at step")]
+    (said,) = (line for line in out.splitlines() if line.startswith("Stopped at step"))
     step = int(said.split()[3].rstrip(","))
     assert said == f"Stopped at step {step}, saved. Go on with the same command."
     assert newest_step(tmp_path / "run").name == f"{step:08d}"

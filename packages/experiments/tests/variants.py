@@ -17,7 +17,6 @@ from typing import Any
 
 from trellax.experiments import get_experiment
 from trellax.layers import (
-    FeedForwardLayer,
     LayerNorm,
     LearnedPositionEmbedding,
     ParallelTransformerLayer,
