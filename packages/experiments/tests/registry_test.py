@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import pytest
 
+from tests import recipes_of_others
 from tests.programs import modules_after
 from trellax.experiments import UnknownExperimentError, experiment_names, get_experiment
 from trellax.experiments.registry import recipe_summary
 from trellax.runtime import Trainer
 
 NAMES = ["llama2_70b_tpu", "llama2_7b_tpu", "llama3_8b", "llama_30m_local"]
-OWN = "tests.recipes_of_others:own_llama"
+OTHERS = recipes_of_others.__name__  # Imported, so that a build brings it along.
+OWN = f"{OTHERS}:own_llama"
 
 
 def test_the_names_are_sorted_and_each_gives_a_trainer_of_that_name() -> None:
@@ -30,11 +32,11 @@ def test_naming_experiments_imports_none_and_neither_jax() -> None:
 def test_asking_for_one_experiment_imports_its_module_alone() -> None:
     code = (
         "from trellax.experiments import registry\n"
-        "registry._RECIPES['other'] = 'tests.recipes_of_others:own_llama'\n"
+        f"registry._RECIPES['other'] = {OWN!r}\n"
         "registry.get_experiment('llama3_8b')"
     )
     loaded = modules_after(code)
-    assert "trellax.experiments.llama" in loaded and "tests.recipes_of_others" not in loaded
+    assert "trellax.experiments.llama" in loaded and OTHERS not in loaded
 
 
 def test_a_config_is_had_without_starting_a_backend_or_reading_data() -> None:

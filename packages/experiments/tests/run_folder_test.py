@@ -7,13 +7,14 @@ from typing import Any
 
 import pytest
 
+from tests import recipes_of_others
 from trellax.config import SerializationError, replace_config
 from trellax.experiments import get_experiment
 from trellax.experiments.run_folder import RunFolder, RunFolderError
 from trellax.layers import FeedForwardLayer, MoELayer
 from trellax.parallel import MeshShape
 
-NAME, OWN = "llama2_7b_tpu", "tests.recipes_of_others:own_llama"
+NAME, OWN = "llama2_7b_tpu", f"{recipes_of_others.__name__}:own_llama"
 
 
 def started(folder: Path, cfg: Any) -> RunFolder:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests import recipes_of_others
 from tests.programs import modules_after
 from tests.tiny import NAME, called
 from trellax.config import finalize, from_json, show, to_text
@@ -118,6 +119,6 @@ def test_looking_loads_neither_data_libraries_nor_checkpoints(verb: str) -> None
 
 
 def test_an_experiment_of_somebody_else_is_shown_by_module_and_function(capsys: Any) -> None:
-    out = out_of(capsys, "show", "tests.recipes_of_others:own_llama")
+    out = out_of(capsys, "show", f"{recipes_of_others.__name__}:own_llama")
     assert "feed_forward: OwnFeedForward  *\n" in out
     assert to_text(finalize(get_experiment("llama_30m_local")))  # Whole without a user's word.
