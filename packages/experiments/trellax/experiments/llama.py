@@ -24,6 +24,7 @@ from trellax.parallel import MeshRule, MeshShape, RematModifier, dots_saveable, 
 from trellax.runtime import AdamW, CosineSchedule, Evaluator, Learner, ParameterRule, Trainer
 
 _QKV = ("q_proj", "k_proj", "v_proj")
+_CONTEXT = "attention_context"
 
 
 def llama_model(
@@ -85,24 +86,11 @@ def llama_learner(*, peak: float, warmup_steps: int = 2000) -> Learner.Config:
 def llama2_7b_tpu() -> Trainer.Config:
     """Llama 2 7B on 2 T tokens in batches of 4 M, for TPUs."""
     model = llama_model(num_layers=32, dim=4096, num_heads=32, hidden_dim=11_008, vocab_size=32_000)
-    v5e = MeshRule(
-        pattern="tpu-v5e-256(-[0-9]+)?",
-        description="FSDP in the slice, data-parallel across slices",
-        mesh_shape=MeshShape(data=-1, fsdp=256),
-        modifiers=(_remat(dots_saveable()),),
-    )
-    v6e = v5e.clone(pattern="tpu-v6e-256(-[0-9]+)?")
-    v5p = MeshRule(
-        pattern="tpu-v5p-[0-9]+(-[0-9]+)?",
-        description="FSDP over 64 chips, data-parallel over the rest",
-        mesh_shape=MeshShape(data=-1, fsdp=64),
-        modifiers=(_remat(save_names(*_QKV, "attention_context")),),
-    )
-    v4 = MeshRule(
-        pattern="tpu-v4-[0-9]+",
-        description="FSDP over 16 chips, data-parallel over the rest",
-        mesh_shape=MeshShape(data=-1, fsdp=16),
-        modifiers=(_remat(save_names(*_QKV)),),
+    mesh_rules = (
+        _fsdp_rule("tpu-v5e-256(-[0-9]+)?", fsdp=256, policy=dots_saveable()),
+        _fsdp_rule("tpu-v6e-256(-[0-9]+)?", fsdp=256, policy=dots_saveable()),
+        _fsdp_rule("tpu-v5p-[0-9]+(-[0-9]+)?", fsdp=64, policy=save_names(*_QKV, _CONTEXT)),
+        _fsdp_rule("tpu-v4-[0-9]+", fsdp=16, policy=save_names(*_QKV)),
     )
     return _pretraining(
         "llama2_7b_tpu",
@@ -111,7 +99,7 @@ def llama2_7b_tpu() -> Trainer.Config:
         sequence_length=4096,
         sequences=1024,
         max_steps=500_000,
-        mesh_rules=(v5e, v6e, v5p, v4),
+        mesh_rules=mesh_rules,
     )
 
 
@@ -125,17 +113,9 @@ def llama2_70b_tpu() -> Trainer.Config:
         hidden_dim=28_672,
         vocab_size=32_000,
     )
-    v5e = MeshRule(
-        pattern="tpu-v[56]e-256(-[0-9]+)?",
-        description="FSDP in the slice, data-parallel across slices",
-        mesh_shape=MeshShape(data=-1, fsdp=256),
-        modifiers=(_remat(save_names("attention_context")),),
-    )
-    v5p = MeshRule(
-        pattern="tpu-v5p-[0-9]+(-[0-9]+)?",
-        description="FSDP over all chips",
-        mesh_shape=MeshShape(fsdp=-1),
-        modifiers=(_remat(save_names(*_QKV)),),
+    mesh_rules = (
+        _fsdp_rule("tpu-v[56]e-256(-[0-9]+)?", fsdp=256, policy=save_names(_CONTEXT)),
+        _fsdp_rule("tpu-v5p-[0-9]+(-[0-9]+)?", fsdp=-1, policy=save_names(*_QKV)),
     )
     return _pretraining(
         "llama2_70b_tpu",
@@ -144,7 +124,7 @@ def llama2_70b_tpu() -> Trainer.Config:
         sequence_length=4096,
         sequences=1024,
         max_steps=500_000,
-        mesh_rules=(v5e, v5p),
+        mesh_rules=mesh_rules,
     )
 
 
@@ -159,23 +139,11 @@ def llama3_8b() -> Trainer.Config:
         vocab_size=128_256,
         rope_theta=500_000.0,
     )
-    tpu = MeshRule(
-        pattern="tpu-v5p-[0-9]+(-[0-9]+)?",
-        description="FSDP over 64 chips, data-parallel over the rest",
-        mesh_shape=MeshShape(data=-1, fsdp=64),
-        modifiers=(_remat(save_names(*_QKV, "attention_context")),),
-    )
-    lite = MeshRule(
-        pattern="tpu-v[56]e-256(-[0-9]+)?",
-        description="FSDP in the slice, data-parallel across slices",
-        mesh_shape=MeshShape(data=-1, fsdp=256),
-        modifiers=(_remat(dots_saveable()),),
-    )
-    gpu = MeshRule(
-        pattern="gpu-(a100|h100|h200|b200)-[0-9]+",
-        description="FSDP in a node of eight, data-parallel across nodes",
-        mesh_shape=MeshShape(data=-1, fsdp=8),
-        modifiers=(_remat(dots_saveable()),),
+    gpus = "gpu-(a100|h100|h200|b200)-[0-9]+"
+    mesh_rules = (
+        _fsdp_rule("tpu-v5p-[0-9]+(-[0-9]+)?", fsdp=64, policy=save_names(*_QKV, _CONTEXT)),
+        _fsdp_rule("tpu-v[56]e-256(-[0-9]+)?", fsdp=256, policy=dots_saveable()),
+        _fsdp_rule(gpus, fsdp=8, policy=dots_saveable()),
     )
     return _pretraining(
         "llama3_8b",
@@ -184,7 +152,7 @@ def llama3_8b() -> Trainer.Config:
         sequence_length=8192,
         sequences=2048,
         max_steps=900_000,
-        mesh_rules=(tpu, lite, gpu),
+        mesh_rules=mesh_rules,
     )
 
 
@@ -236,6 +204,17 @@ def _pretraining(
     )
 
 
-def _remat(policy: Any) -> Any:
-    """Returns a modifier that rematerializes each transformer layer by `policy`."""
-    return RematModifier.default_config().set(target="model.decoder.stack.layer", policy=policy)
+def _fsdp_rule(pattern: str, *, fsdp: int, policy: Any) -> MeshRule:
+    """Returns the rule: parameters over `fsdp` devices (-1: all), replicas over the rest."""
+    everywhere = fsdp == -1
+    remat = RematModifier.default_config().set(target="model.decoder.stack.layer", policy=policy)
+    return MeshRule(
+        pattern=pattern,
+        description=(
+            "FSDP over all devices"
+            if everywhere
+            else f"FSDP over {fsdp} devices, data-parallel over the rest"
+        ),
+        mesh_shape=MeshShape(fsdp=fsdp, data=1 if everywhere else -1),
+        modifiers=(remat,),
+    )
