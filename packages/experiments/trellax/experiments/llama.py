@@ -207,7 +207,7 @@ def _pretraining(
 def _fsdp_rule(pattern: str, *, fsdp: int, policy: Any) -> MeshRule:
     """Returns the rule: parameters over `fsdp` devices (-1: all), replicas over the rest."""
     everywhere = fsdp == -1
-    remat = RematModifier.default_config().set(target="model.decoder.stack.layer", policy=policy)
+    remat = RematModifier.default_config().set(target="BaseTransformerLayer", policy=policy)
     return MeshRule(
         pattern=pattern,
         description=(

@@ -70,8 +70,7 @@ def _grid() -> Table:
 def _changes(changes: Sequence[Change]) -> Text:
     width = max(len(change.path) for change in changes)
     lines = [
-        f"{change.path:<{width}}  {_short(change.old)} → {_short(change.new)}"
-        for change in changes
+        f"{change.path:<{width}}  {_short(change.old)} → {_short(change.new)}" for change in changes
     ]
     return Text("\n".join(lines), overflow="fold")
 

@@ -51,6 +51,7 @@ class Speedometer:
         self._peak = peak_flops
         self._last = time.perf_counter()
         self._steps = 0
+        self._reading: dict[str, float] = {}
 
     def restart(self) -> None:
         """Forgets the time since the last step: something else than training took it."""
@@ -61,17 +62,23 @@ class Speedometer:
         """Counts a completed step."""
         self._steps += 1
 
-    def read(self) -> dict[str, float]:
-        """Returns the speed since the last reading ({} if no step was completed)."""
+    def read(self, *, flushed: bool = False) -> dict[str, float]:
+        """Returns the speed since the last reading ({} if no step was completed).
+
+        Args:
+            flushed: whether the last step's metrics were not fetched a step late. Its time may then
+                have passed before the last reading, so a single step repeats that reading.
+        """
         seconds, steps = time.perf_counter() - self._last, self._steps
         self.restart()
-        if not steps:
-            return {}
+        if not steps or (flushed and steps == 1 and self._reading):
+            return self._reading if steps else {}
         tokens_per_second = self._tokens * steps / seconds
         speed = {"step_seconds": seconds / steps, "tokens_per_second": tokens_per_second}
         speed["model_flops_per_second"] = tokens_per_second * self._flops
         if self._peak:
             speed["mfu"] = speed["model_flops_per_second"] / self._peak
+        self._reading = speed
         return speed
 
 

@@ -210,7 +210,7 @@ class Trainer(Configurable):
             batch = self.placement.put_batch(next(batches))
             if self._between_steps(step, state, checkpointer, writer, speed):
                 speed.restart()
-        self._on_metrics(self._late.flush(), speed, writer)
+        self._on_metrics(self._late.flush(), speed, writer, flushed=True)
         return step, state
 
     def _between_steps(
@@ -221,7 +221,7 @@ class Trainer(Configurable):
         save = checkpointer is not None and checkpointer.should_save(step)
         if not due and not save:
             return False
-        self._on_metrics(self._late.flush(), speed, writer)
+        self._on_metrics(self._late.flush(), speed, writer, flushed=True)
         if due:
             params = self.evaluation_params(state)
             for evaluator in due:
@@ -231,7 +231,12 @@ class Trainer(Configurable):
         return True
 
     def _on_metrics(
-        self, late: tuple[int, dict[str, float]] | None, speed: Speedometer, writer: Writer | None
+        self,
+        late: tuple[int, dict[str, float]] | None,
+        speed: Speedometer,
+        writer: Writer | None,
+        *,
+        flushed: bool = False,
     ) -> None:
         if late is None:
             return
@@ -246,7 +251,7 @@ class Trainer(Configurable):
                 f"at the data of these steps."
             )
         if step % self.cfg.log_every_steps == 0 or step in (1, self.cfg.max_steps):
-            self._write(step, metrics | speed.read(), writer)
+            self._write(step, metrics | speed.read(flushed=flushed), writer)
 
     def _finish(self, step: int, state: Tree, checkpointer: Any, writer: Writer | None) -> None:
         if step >= self.cfg.max_steps and self.evaluators:
