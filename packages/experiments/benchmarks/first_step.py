@@ -16,10 +16,16 @@ from typing import Any
 
 from benchmarks.measuring import Stopwatch
 
+TRAINING_IMPORTS = (
+    "trellax.experiments.cli.verbs.train, trellax.experiments.llama, trellax.runtime, optax, grain, "
+    "tokenizers, orbax.checkpoint, tensorboardX, rich.progress"
+)
+"""What a training run has imported by its first step or its first checkpoint."""
+
 
 def main() -> None:
     clocks = Clocks()
-    _import_training()
+    exec(f"import {TRAINING_IMPORTS}")
     clocks.report("imports")
     cfg = _config(clocks)
     clocks.report("config")
@@ -44,12 +50,6 @@ class Clocks:
     @staticmethod
     def _print(stage: str, clocks: dict[str, float]) -> None:
         print(json.dumps({"stage": stage, **clocks}), flush=True)
-
-
-def _import_training() -> None:
-    from benchmarks.startup import TRAINING_IMPORTS
-
-    exec(f"import {TRAINING_IMPORTS}")
 
 
 def _config(clocks: Clocks) -> Any:

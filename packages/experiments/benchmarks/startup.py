@@ -21,12 +21,9 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+from benchmarks.first_step import TRAINING_IMPORTS
 from benchmarks.measuring import Sample, environment, medians, save
 
-TRAINING_IMPORTS = (
-    "trellax.experiments.cli.verbs.train, trellax.experiments.llama, trellax.runtime, optax, grain, "
-    "tokenizers, orbax.checkpoint, tensorboardX, rich.progress"
-)
 PROGRAMS = {
     "python": "pass",
     "import trellax.config": "import trellax.config",

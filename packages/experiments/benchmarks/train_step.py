@@ -161,6 +161,9 @@ def summarize(workload: Workload, steps: Any, compilations: Any) -> dict[str, An
         "fastest_by_hand": fastest,
         "speed_ratio": ratios(step[fastest], step["trellax"]),
         "compile_ratio": ratios(totals["trellax"], totals[fastest]),
+        "compile_ratio_to_each": {
+            name: ratios(totals["trellax"], totals[name]) for name in by_hand
+        },
         "step_median": step,
         "compile_median": totals,
         "compile_stage_median": stages,
