@@ -62,7 +62,7 @@ def trellax_package(
     )
     resources(
         name="data",
-        sources=["trellax/**/*", "!trellax/**/*.py", "!trellax/**/*.md", "!trellax/**/BUILD"],
+        sources=["trellax/**/*", "!trellax/**/*.py", "!trellax/**/BUILD"],
     )
     test_fields = {f"tests/{path}": fields for path, fields in tests.items()}
     python_tests(
@@ -158,3 +158,17 @@ def trellax_package(
         # The targets of the BUILD file: the wheel above all.
         ("*", "*"),
     )
+
+
+# Experiments that can be run by their name: those of the registry in packages/experiments.
+EXPERIMENTS = ("llama2_70b_tpu", "llama2_7b_tpu", "llama3_8b", "llama_30m_local")
+
+
+def experiment_targets(code):
+    """Declares a target for each experiment.
+
+    Args:
+        code: Address of the sources of packages/experiments.
+    """
+    for name in EXPERIMENTS:
+        experiment(name=name, dependencies=[code])

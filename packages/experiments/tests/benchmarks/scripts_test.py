@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import jax
-from benchmarks import measuring, startup, train_step
+from benchmarks import first_step, measuring, startup, train_step
 from benchmarks.workloads import make_workload
 
 
@@ -31,6 +31,7 @@ def test_startup_reports_clocks_of_each_program() -> None:
 
 
 def test_startup_reports_the_stages_up_to_the_first_step(tmp_path: Path) -> None:
+    assert first_step.__name__ in startup.PROGRAMS["first step"].replace(" import ", ".")
     stages = startup.run_program("first step", str(tmp_path))["stages"]
     assert list(stages)[-3:] == ["init", "compile", "first step"]
 

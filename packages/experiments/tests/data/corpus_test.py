@@ -6,6 +6,7 @@ import importlib.resources
 import re
 
 import pytest
+from trellax.experiments import data
 
 HEADING = r"(?mi)^(?:VOLUME [IVX]+\s+)?CHAPTER (?:[IVXLC]+|\d+)$"
 CHAPTERS = {
@@ -19,7 +20,7 @@ CHAPTERS = {
 
 
 def read(name: str) -> str:
-    folder = importlib.resources.files("trellax.experiments.data")
+    folder = importlib.resources.files(data)
     return (folder / f"{name}.txt").read_text(encoding="ascii")
 
 
@@ -37,7 +38,7 @@ def test_nothing_of_later_editors_is_left(name: str) -> None:
 
 
 def test_the_folder_says_what_it_holds() -> None:
-    readme = (importlib.resources.files("trellax.experiments.data") / "README.md").read_text()
+    readme = (importlib.resources.files(data) / "README.md").read_text()
     for name, chapters in CHAPTERS.items():
         (row,) = re.findall(rf"^\| `{name}\.txt`.*$", readme, re.M)
         assert f" {chapters} |" in row

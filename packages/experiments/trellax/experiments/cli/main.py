@@ -35,14 +35,18 @@ def run(argv: Sequence[str]) -> int:
     except (UsageError, ConfigError) as e:
         return _refuse(e)
     except Exception as e:
+        from trellax.runtime import NonFiniteError
+
+        if isinstance(e, NonFiniteError):
+            return _refuse(e, EXIT_FAILED)
         if _is_users_mistake(e):
             return _refuse(e)
         raise
 
 
-def _refuse(error: Exception) -> int:
+def _refuse(error: Exception, code: int = EXIT_USAGE) -> int:
     print(f"trellax: {error}", file=sys.stderr)
-    return EXIT_USAGE
+    return code
 
 
 def _is_users_mistake(error: Exception) -> bool:

@@ -14,6 +14,7 @@ from rich.text import Text
 from trellax.config import Change, Config, component_of, format_value
 from trellax.experiments.resolve import Resolved
 
+_PATH_WIDTH = 44
 _VALUE_WIDTH = 22
 
 
@@ -68,7 +69,8 @@ def _grid() -> Table:
 
 
 def _changes(changes: Sequence[Change]) -> Text:
-    width = max(len(change.path) for change in changes)
+    # Longer paths stand out to the right: few are, and the values must fit into 80 columns.
+    width = min(max(len(change.path) for change in changes), _PATH_WIDTH)
     lines = [
         f"{change.path:<{width}}  {_short(change.old)} → {_short(change.new)}" for change in changes
     ]
