@@ -6,6 +6,7 @@ import importlib.resources
 import re
 
 import pytest
+
 from trellax.experiments import data
 
 HEADING = r"(?mi)^(?:VOLUME [IVX]+\s+)?CHAPTER (?:[IVXLC]+|\d+)$"

@@ -6,6 +6,7 @@ import time
 
 import jax.numpy as jnp
 import pytest
+
 from trellax.runtime.trainer import Speedometer
 from trellax.runtime.trainer.metrics import LateMetrics
 
