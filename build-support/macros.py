@@ -34,7 +34,6 @@ def trellax_package(
     imports_by_name=False,
     third_party=True,
     entry_points=None,
-    tests={},
 ):
     """Declares one package; call it once, in packages/<p>/BUILD.
 
@@ -49,7 +48,6 @@ def trellax_package(
             then comes with the whole package.
         third_party: Whether sources may import any third-party module at all.
         entry_points: Of the wheel, as `python_distribution` takes them.
-        tests: Path of a test file, under tests/, to fields of its `python_test` target, as `timeout` or `tags`.
     """
     home = build_file_dir()
     package = str(home).split("/")[-1]
@@ -64,12 +62,10 @@ def trellax_package(
         name="data",
         sources=["trellax/**/*", "!trellax/**/*.py", "!trellax/**/BUILD"],
     )
-    test_fields = {f"tests/{path}": fields for path, fields in tests.items()}
     python_tests(
         name="tests",
         sources=["tests/*/**/*_test.py", "tests/*/**/test_*.py"],
         dependencies=[":test_data", ":docs"],
-        overrides={path: fields for path, fields in test_fields.items() if path.count("/") > 1},
         # Test modules are called alike in different packages, which mypy cannot tell apart.
         skip_mypy=True,
     )
@@ -77,7 +73,6 @@ def trellax_package(
         name="all_tests",
         sources=["tests/*_test.py", "tests/test_*.py"],
         dependencies=[":src", ":test_data", ":docs", "//:docs"],
-        overrides={path: fields for path, fields in test_fields.items() if path.count("/") == 1},
         skip_mypy=True,
     )
     python_test_utils(
