@@ -13,6 +13,7 @@ from trellax.experiments import experiment_names
 from trellax.experiments.cli.arguments import VERBS, usage
 
 README = Path(__file__).parent.parent / "README.md"
+ROOT_README = Path(__file__).parents[3] / "README.md"
 BLOCK = re.compile(r"^```python\n(.*?)^```\n(?:\nprints\n\n((?: {4}[^\n]*\n)*))?", re.M | re.S)
 
 
@@ -33,6 +34,14 @@ def test_the_examples_run_and_print_what_the_readme_says() -> None:
     # The user's own replace_config did what ours does, on a whole experiment.
     assert defined["again"] == defined["sparse"] and defined["again"] is not defined["sparse"]
     assert len(select(defined["again"], defined["MoELayer"])) == 1
+
+
+def test_the_example_of_the_repository_replaces_the_feed_forward_layers() -> None:
+    namespace: dict[str, Any] = {}
+    (code, _) = BLOCK.findall(ROOT_README.read_text())[0]
+    exec(compile(code, str(ROOT_README), "exec"), namespace)
+    assert not select(namespace["cfg"], namespace["FeedForwardLayer"])
+    assert len(select(namespace["cfg"], namespace["MoELayer"])) == 1
 
 
 def test_every_experiment_verb_and_flag_is_listed() -> None:

@@ -42,7 +42,7 @@ class Evaluator(Configurable):
         """
         Args:
             name: prefix of the metrics.
-            step_fn: (params, batch) to {"total", "weight", "summaries"}, jitted.
+            step_fn: (params, batch) to {"total", "weight"}, jitted.
             put_batch: from host rows to device arrays.
             process_index: which process this is.
             num_processes: of how many.
