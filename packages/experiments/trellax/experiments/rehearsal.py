@@ -15,7 +15,7 @@ from trellax.parallel import (
     MeshRule,
     MeshShape,
     RematModifier,
-    nothing_saveable,
+    save_names,
 )
 from trellax.runtime import Evaluator
 
@@ -97,10 +97,12 @@ def rehearsal_rule() -> MeshRule:
     """Returns the mesh rule of machines without an accelerator.
 
     Layers are rematerialized, as they are on accelerators: a CPU recomputes activations faster than
-    it writes and reads them (`benchmarks/train_step.py`).
+    it writes and reads them (`benchmarks/train_step.py`). What attention's backward pass needs is
+    saved: it is small, and to compute it again is a loop of its own.
     """
     remat = RematModifier.default_config().set(
-        target="model.decoder.stack.layer", policy=nothing_saveable()
+        target="model.decoder.stack.layer",
+        policy=save_names("attention_context", "attention_statistics"),
     )
     return MeshRule(
         pattern="cpu",

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float
 
 from trellax.kernels import placement
@@ -25,6 +26,11 @@ from trellax.kernels.attention.blocks import block_sizes
 from trellax.kernels.attention.call import AttentionCall
 from trellax.kernels.attention.xla import cap, group_heads, group_scores
 from trellax.kernels.masks import FullMask, Mask
+
+OUTPUT_NAME = "attention_context"
+STATISTICS_NAME = "attention_statistics"
+"""Names, for remat policies, of what the backward pass needs of the forward loop: its result, and the
+logarithms of the softmax's sums."""
 
 LOWEST_MAX = -1e30
 """Start of a row's maximum: finite, so that exp(-inf - maximum) is 0 while no key was seen."""
@@ -107,7 +113,10 @@ def _forward(
     softmax, _ = jax.lax.scan(step, softmax, _visible_tiles(options, qkv, tokens))
     sum_BKGS = jnp.maximum(softmax.sum_BKGS, jnp.finfo(jnp.float32).tiny)
     o_BKGSH = (softmax.acc_BKGSH / sum_BKGS[..., None]).astype(q_BKGSH.dtype)
-    return o_BKGSH, (qkv, tokens, o_BKGSH, softmax.max_BKGS + jnp.log(sum_BKGS))
+    # A remat policy that saves both names spares the backward pass a second run of this loop.
+    o_BKGSH = checkpoint_name(o_BKGSH, OUTPUT_NAME)
+    log_sum_BKGS = checkpoint_name(softmax.max_BKGS + jnp.log(sum_BKGS), STATISTICS_NAME)
+    return o_BKGSH, (qkv, tokens, o_BKGSH, log_sum_BKGS)
 
 
 def _backward(options: _Options, kept: Any, do_BKGSH: Array) -> tuple[Any, None]:
