@@ -38,7 +38,7 @@ def test_the_examples_run_and_print_what_the_readme_says() -> None:
 
 def test_the_example_of_the_repository_replaces_the_feed_forward_layers() -> None:
     namespace: dict[str, Any] = {}
-    (code, _) = BLOCK.findall(ROOT_README.read_text())[0]
+    code, _ = BLOCK.findall(ROOT_README.read_text())[0]
     exec(compile(code, str(ROOT_README), "exec"), namespace)
     assert not select(namespace["cfg"], namespace["FeedForwardLayer"])
     assert len(select(namespace["cfg"], namespace["MoELayer"])) == 1
