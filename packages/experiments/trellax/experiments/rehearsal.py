@@ -101,7 +101,7 @@ def rehearsal_rule() -> MeshRule:
     saved: it is small, and to compute it again is a loop of its own.
     """
     remat = RematModifier.default_config().set(
-        target="model.decoder.stack.layer",
+        target="BaseTransformerLayer",
         policy=save_names("attention_context", "attention_statistics"),
     )
     return MeshRule(
