@@ -59,7 +59,7 @@ def test_every_axis_that_a_rule_asks_for_is_kept_or_reported_or_of_size_one(case
     ("axes", "spec"),
     [
         (("embed", "mlp"), P("fsdp", "model")),
-        (("layers", "embed", "heads", "head_dim"), P(None, "fsdp", "model", None)),
+        (("layers", "embed", "heads", "head_dim"), P("pipeline", "fsdp", "model", None)),
         (("experts", "embed", "mlp"), P("expert", "fsdp", "model")),
         (("vocab", "embed"), P("model", "fsdp")),
         (("norm",), P(None)),

@@ -140,7 +140,7 @@ class Attention(BaseLayer):
         mask = self._within_documents(view.query_segments)
         context_BSNH = self.core(q_BSNH, view, mask=mask, bias=bias)
         context_BSNH = self._named(context_BSNH, "attention_context", "act_heads")
-        y_BSD = self.constrain(self.output(context_BSNH), ("batch", "length", "act_embed"))
+        y_BSD = self.constrain(self.output(context_BSNH), ("batch", "residual_length", "act_embed"))
         return self.tag(y_BSD, "o_proj")
 
     def _within_documents(self, segments_BS: Array | None) -> Mask:

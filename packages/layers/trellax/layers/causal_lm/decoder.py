@@ -87,7 +87,7 @@ class Decoder(BaseLayer):
             if positions_BS is None:
                 positions_BS = jnp.arange(input_ids_BS.shape[1])[None]
             x_BSD += self.position_embedding(positions_BS).astype(x_BSD.dtype)
-        x_BSD = self.constrain(self.dropout(x_BSD), ("batch", "length", "act_embed"))
+        x_BSD = self.constrain(self.dropout(x_BSD), ("batch", "residual_length", "act_embed"))
         x_BSD = self.stack(x_BSD, tokens)
         return x_BSD if self.output_norm is None else self.output_norm(x_BSD)
 

@@ -85,7 +85,7 @@ class BaseTransformerLayer(BaseLayer):
         return self.children[slot](x_BSD) if slot in self.children else x_BSD
 
     def _stream(self, x_BSD: Array) -> Array:
-        return self.constrain(x_BSD, ("batch", "length", "act_embed"))
+        return self.constrain(x_BSD, ("batch", "residual_length", "act_embed"))
 
 
 class TransformerLayer(BaseTransformerLayer):

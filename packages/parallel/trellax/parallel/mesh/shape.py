@@ -78,6 +78,10 @@ class MeshShape(AxisSizes):
         dcn = self.dcn or AxisSizes()
         return {axis: getattr(self, axis) * getattr(dcn, axis) for axis in MESH_AXES}
 
+    def known_sizes(self) -> dict[str, int]:
+        """Returns `total_sizes` of a shape that need not be resolved, without the axis that is still -1."""
+        return {axis: size for axis, size in self.total_sizes().items() if size > 0}
+
     def _all_sizes(self) -> tuple[int, ...]:
         return self.sizes() + (self.dcn.sizes() if self.dcn is not None else ())
 

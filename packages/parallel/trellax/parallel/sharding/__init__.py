@@ -21,6 +21,7 @@ from trellax.parallel.sharding.rule_sets import (
     fsdp_rules,
     fsdp_tensor_rules,
     replicated_rules,
+    tensor_sequence_rules,
 )
 from trellax.parallel.sharding.scope import (
     ShardingScope,
@@ -28,11 +29,13 @@ from trellax.parallel.sharding.scope import (
     current_scope,
     sharding_scope,
 )
+from trellax.parallel.sharding.split import DeviceSplit, split_over_devices
 
 __all__ = [
     "ACTIVATION_AXES",
     "PARAMETER_AXES",
     "ArraySpec",
+    "DeviceSplit",
     "LogicalAxes",
     "LogicalAxisRules",
     "OmittedAxis",
@@ -47,4 +50,6 @@ __all__ = [
     "replicated_rules",
     "sharding_scope",
     "shardings_for",
+    "split_over_devices",
+    "tensor_sequence_rules",
 ]

@@ -36,7 +36,7 @@ MeshAxes = str | tuple[str, ...] | None
 """What a logical axis maps to: one mesh axis, several (outermost first), or none."""
 
 _PARAMETER_RULES: dict[str, MeshAxes] = {
-    "layers": None,  # L, stacked copies of a layer
+    "layers": "pipeline",  # L, stacked copies of a layer
     "embed": "fsdp",  # D
     "mlp": "model",  # F
     "heads": "model",  # N
@@ -49,6 +49,7 @@ _PARAMETER_RULES: dict[str, MeshAxes] = {
 _ACTIVATION_RULES: dict[str, MeshAxes] = {
     "batch": ("data", "expert", "fsdp"),  # B
     "length": "seq",  # S or T
+    "residual_length": "seq",  # S of the residual stream and its norms
     "act_embed": None,
     "act_mlp": "model",
     "act_heads": "model",

@@ -30,3 +30,12 @@ def fsdp_tensor_rules() -> LogicalAxisRules:
     whose `model` is 1 it is the same as `fsdp_rules`, so it serves as the default.
     """
     return LogicalAxisRules()
+
+
+def tensor_sequence_rules() -> LogicalAxisRules:
+    """`fsdp_tensor_rules`, and between attention and feed-forward `model` splits the sequence.
+
+    Norms and residual additions are then done once, not by each device of `model`, and what a layer keeps for its
+    backward pass is divided by it (sequence parallelism: Korthikanti et al., arXiv:2205.05198, section 4.2.2).
+    """
+    return LogicalAxisRules().override(residual_length=("seq", "model"))

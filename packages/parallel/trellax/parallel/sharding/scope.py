@@ -14,7 +14,7 @@ import contextlib
 import contextvars
 import dataclasses
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from trellax.parallel.sharding.axis_rules import LogicalAxes, LogicalAxisRules
 from trellax.parallel.sharding.placement import named_sharding
@@ -55,9 +55,19 @@ def sharding_scope(
     scope = None if mesh is None or rules is None else ShardingScope(mesh, rules)
     token = _SCOPE.set(scope)
     try:
-        yield scope
+        with _abstract_mesh(scope):
+            yield scope
     finally:
         _SCOPE.reset(token)
+
+
+def _abstract_mesh(scope: ShardingScope | None) -> contextlib.AbstractContextManager[Any]:
+    """Tells JAX the mesh, too: kernels are chosen for its devices, which may be those of another machine."""
+    if scope is None:
+        return contextlib.nullcontext()
+    import jax
+
+    return jax.sharding.use_abstract_mesh(scope.mesh.abstract_mesh)
 
 
 def current_scope() -> ShardingScope | None:

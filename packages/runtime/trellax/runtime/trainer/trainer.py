@@ -11,6 +11,8 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
+import math
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -21,6 +23,8 @@ from trellax.parallel import (
     LogicalAxisRules,
     MeshRule,
     MeshShape,
+    RunShape,
+    check_mesh,
     detect_hardware,
     peak_flops,
 )
@@ -111,6 +115,33 @@ class Trainer(Configurable):
             for name in ("accumulation_steps", "max_steps", "log_every_steps"):
                 if getattr(self, name) < 1:
                     raise ValueError(f"{name}={getattr(self, name)} must be at least 1.")
+            self.check_mesh(self.mesh_shape.known_sizes())
+
+        def check_mesh(self, axis_sizes: Mapping[str, int]) -> None:
+            """Raises if the model or the batch cannot be split over a mesh.
+
+            Args:
+                axis_sizes: devices along each mesh axis; an axis whose size is not known yet is absent.
+
+            Raises:
+                ValueError: with every objection, and what would work.
+            """
+            batch_size, length = self.input.batch_spec()["input_ids"].shape
+            rows, rest = divmod(batch_size, self.accumulation_steps)
+            if rest:
+                raise ValueError(
+                    f"A batch of {batch_size} rows does not split into accumulation_steps="
+                    f"{self.accumulation_steps} equal microbatches."
+                )
+            run = RunShape(axis_sizes, rows=rows, length=length)
+            split = {a: run.size(a) for a in self.axis_rules.mesh_axes("batch") if run.size(a) > 1}
+            if rows % math.prod(split.values()):
+                raise ValueError(
+                    f"{rows} rows a pass do not divide among {' x '.join(f'{a}={n}' for a, n in split.items())}; "
+                    f"use a multiple of {math.prod(split.values())} (the batch is {batch_size}, "
+                    f"accumulation_steps={self.accumulation_steps}), or smaller mesh axes."
+                )
+            check_mesh(self.model, run, path="model")
 
     def __init__(self, cfg: Config, *, directory: str):
         """
@@ -125,6 +156,7 @@ class Trainer(Configurable):
         processes = {"process_index": jax.process_index(), "num_processes": jax.process_count()}
         self.input = cfg.input.instantiate(**processes)
         self.placement = Placement(cfg.mesh_shape, cfg.axis_rules)
+        cfg.check_mesh(self.placement.mesh.shape)
         self._train_step = TrainStep(
             self.model,
             self.learner,
@@ -144,7 +176,7 @@ class Trainer(Configurable):
         self._profiler = cfg.profiler.instantiate(directory=directory)
         self._late = LateMetrics()
         self._metrics: dict[str, float] = {}
-        self._check_batch()
+        self._check_vocabulary()
 
     # ---- public ---------------------------------------------------------------------------------
 
@@ -303,13 +335,7 @@ class Trainer(Configurable):
             peak_flops=peak,
         )
 
-    def _check_batch(self) -> None:
-        rows = self.input.batch_spec()["input_ids"].shape[0]
-        if rows % self.cfg.accumulation_steps:
-            raise ValueError(
-                f"A batch of {rows} rows does not split into accumulation_steps="
-                f"{self.cfg.accumulation_steps} equal microbatches."
-            )
+    def _check_vocabulary(self) -> None:
         if self.input.vocab_size > self.model.vocab_size:
             raise ValueError(
                 f"The input's tokenizer has {self.input.vocab_size} tokens, more than the model's "
