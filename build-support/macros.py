@@ -34,6 +34,7 @@ def trellax_package(
     imports_by_name=False,
     third_party=True,
     entry_points=None,
+    oldest_python="3.12",
 ):
     """Declares one package; call it once, in packages/<p>/BUILD.
 
@@ -48,6 +49,7 @@ def trellax_package(
             then comes with the whole package.
         third_party: Whether sources may import any third-party module at all.
         entry_points: Of the wheel, as `python_distribution` takes them.
+        oldest_python: That the wheel runs on. The build runs on 3.12; .ci/jax_versions tests what is older.
     """
     home = build_file_dir()
     package = str(home).split("/")[-1]
@@ -100,7 +102,7 @@ def trellax_package(
             description=description,
             author="The Trellax authors",
             license="Apache-2.0",
-            python_requires=">=3.12",
+            python_requires=f">={oldest_python}",
             classifiers=[
                 "License :: OSI Approved :: Apache Software License",
                 "Programming Language :: Python :: 3.12",

@@ -32,7 +32,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         trainer = cfg.instantiate(directory=folder)
         clocks.report("model and data")
-        _report_after(trainer.placement, {"init": "init", "compile_step": "compile"}, clocks)
+        _report_after(trainer.program, {"init": "init", "compile": "compile"}, clocks)
         trainer.run()
 
 

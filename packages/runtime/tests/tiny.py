@@ -22,7 +22,7 @@ def tiny_model(*, num_layers: int = 2, dim: int = 16, num_heads: int = 2) -> Any
     return CausalLM.default_config().set(decoder=decoder)
 
 
-def tiny_input(*, batch_size: int = 8, length: int = 16, repeat: bool = True) -> Any:
+def tiny_input(*, batch_size: int = 4, length: int = 16, repeat: bool = True) -> Any:
     """Returns the config of packed rows of bytes."""
     documents = InMemoryDocuments.default_config().set(texts=TEXTS)
     return Input.default_config().set(

@@ -46,7 +46,7 @@ def _three_steps(placement: Placement, step: TrainStep, source: Any) -> Any:
     with placement.scope():
         key = jax.random.key(0)
         grads = jax.device_get(jax.jit(step._gradients)(state["params"], batches[0], key)[0])
-    compiled = placement.compile_step(step, step.state_specs(), batches[0])
+    compiled = placement.trace_step(step, step.state_specs(), batches[0]).lower().compile()
     losses = []
     for batch in batches:
         state, metrics = compiled(state, batch)

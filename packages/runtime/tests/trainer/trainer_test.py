@@ -98,7 +98,7 @@ def test_a_stop_signal_saves_and_exits_with_its_code(
 
 def test_too_many_bad_steps_in_a_row_end_the_run_and_keep_the_good_state(tmp_path: Path) -> None:
     trainer = tiny_trainer().set(max_consecutive_skips=2).instantiate(directory=str(tmp_path))
-    make = trainer._train_step.init
+    make = trainer.program.step.init
     weight_path = ("params", "decoder", "embedding", "weight")
 
     def poisoned() -> Any:
@@ -109,7 +109,7 @@ def test_too_many_bad_steps_in_a_row_end_the_run_and_keep_the_good_state(tmp_pat
         node[weight_path[-1]] = jnp.full_like(node[weight_path[-1]], jnp.nan)
         return state
 
-    trainer._train_step.init = poisoned
+    trainer.program.step.init = poisoned
     with pytest.raises(NonFiniteError, match="2 steps in a row.*state is that of step 0"):
         trainer.run()
 

@@ -26,7 +26,7 @@ from trellax.runtime.learner import (
     Sgd,
     WarmupStableDecaySchedule,
 )
-from trellax.runtime.trainer import NonFiniteError, Outcome, Profiler, Trainer
+from trellax.runtime.trainer import NonFiniteError, Outcome, Profiler, Trainer, TrainProgram
 
 __all__ = [
     "Adafactor",
@@ -48,6 +48,7 @@ __all__ = [
     "ParameterRule",
     "Profiler",
     "Sgd",
+    "TrainProgram",
     "Trainer",
     "WarmupStableDecaySchedule",
     "load_checkpoint",

@@ -7,13 +7,14 @@ import tempfile
 from pathlib import Path
 
 
-def write_atomically(path: str | os.PathLike[str], text: str) -> None:
-    """Writes `text` to `path`: other readers, and a crash, see the old file or the new one."""
+def write_atomically(path: str | os.PathLike[str], content: str | bytes) -> None:
+    """Writes `path`: other readers, and a crash, see the old file or the new one."""
+    data = content.encode() if isinstance(content, str) else content
     path = Path(path)
     handle, temporary = tempfile.mkstemp(dir=path.absolute().parent, prefix=f".{path.name}.")
     try:
-        with open(handle, "w", encoding="utf-8") as file:
-            file.write(text)
+        with open(handle, "wb") as file:
+            file.write(data)
             file.flush()
             os.fsync(file.fileno())
         os.chmod(temporary, 0o666 & ~_umask())

@@ -3,6 +3,7 @@
 from trellax.runtime.trainer.metrics import Speedometer
 from trellax.runtime.trainer.placement import Placement
 from trellax.runtime.trainer.profiler import Profiler
+from trellax.runtime.trainer.program import TrainProgram
 from trellax.runtime.trainer.signals import StopSignals
 from trellax.runtime.trainer.train_step import EvaluationStep, TrainStep
 from trellax.runtime.trainer.trainer import NonFiniteError, Outcome, Trainer
@@ -15,6 +16,7 @@ __all__ = [
     "Profiler",
     "Speedometer",
     "StopSignals",
+    "TrainProgram",
     "TrainStep",
     "Trainer",
 ]

@@ -2,7 +2,7 @@
 
 placement = Placement(mesh_shape, axis_rules)
 state = placement.init(train_step.init, specs)
-step_fn = placement.compile_step(train_step, specs, placement.put_batch(batch))
+step_fn = placement.trace_step(train_step, specs, placement.put_batch(batch)).lower().compile()
 """
 
 from __future__ import annotations
@@ -60,23 +60,16 @@ class Placement:
         with self.scope():
             return jax.jit(init_fn, out_shardings=shardings, compiler_options=options)()
 
-    def compile_step(self, step_fn: Callable[..., Any], specs: Tree, batch: Tree) -> Any:
-        """Compiles `step_fn(state, batch) -> (state, metrics)`; the state is donated.
+    def trace_step(
+        self, step_fn: Callable[..., Any], specs: Tree, batch: Tree
+    ) -> jax.stages.Traced:
+        """Traces `step_fn(state, batch) -> (state, metrics)`; the state is donated.
 
         Args:
             step_fn: the function.
             specs: specs of the state.
-            batch: a batch on the devices, for its shapes.
-
-        Returns:
-            The executable: it runs what was compiled and never compiles again.
+            batch: arrays, or `ShapeDtypeStruct`s with shardings.
         """
-        return self.trace_step(step_fn, specs, batch).lower().compile()
-
-    def trace_step(
-        self, step_fn: Callable[..., Any], specs: Tree, batch: Tree
-    ) -> jax.stages.Traced:
-        """Traces what `compile_step` compiles: to look at the program, or to time each stage."""
         jitted = jax.jit(step_fn, donate_argnums=0, out_shardings=(self.shardings(specs), None))
         with self.scope():
             return jitted.trace(self.abstract(specs), batch)
@@ -97,12 +90,21 @@ class Placement:
         is_cpu = self.mesh.devices.flat[0].platform == "cpu"
         return {"xla_backend_optimization_level": 1} if is_cpu else {}
 
+    def abstract_batch(self, spec: Tree) -> Tree:
+        """Returns the shapes of a global batch with the shardings that `put_batch` gives it."""
+        return {
+            name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=self._row_sharding(x.shape))
+            for name, x in spec.items()
+        }
+
     def put_batch(self, batch: dict[str, np.ndarray]) -> Tree:
         """Makes global arrays out of this process's rows."""
         return {name: self._put_rows(rows) for name, rows in batch.items()}
 
     def _put_rows(self, rows: np.ndarray) -> jax.Array:
-        axes = ("batch", "length")[: rows.ndim] + (None,) * max(0, rows.ndim - 2)
         shape = (rows.shape[0] * jax.process_count(), *rows.shape[1:])
-        sharding = named_sharding(self.mesh, self.rules, axes, shape)
-        return jax.make_array_from_process_local_data(sharding, rows, shape)
+        return jax.make_array_from_process_local_data(self._row_sharding(shape), rows, shape)
+
+    def _row_sharding(self, shape: tuple[int, ...]) -> jax.sharding.NamedSharding:
+        axes = ("batch", "length")[: len(shape)] + (None,) * max(0, len(shape) - 2)
+        return named_sharding(self.mesh, self.rules, axes, shape)

@@ -29,14 +29,15 @@ from trellax.parallel import (
     peak_flops,
 )
 from trellax.runtime.checkpoint import Checkpointer
+from trellax.runtime.compilation_cache import use_compilation_cache
 from trellax.runtime.evaluator import Evaluator
 from trellax.runtime.input import Input
 from trellax.runtime.learner import Learner
 from trellax.runtime.trainer.metrics import LateMetrics, Speedometer
-from trellax.runtime.trainer.placement import Placement
 from trellax.runtime.trainer.profiler import Profiler
+from trellax.runtime.trainer.program import TrainProgram
 from trellax.runtime.trainer.signals import StopSignals
-from trellax.runtime.trainer.train_step import EvaluationStep, TrainStep
+from trellax.runtime.trainer.train_step import EvaluationStep
 from trellax.runtime.writers import MultiWriter, Writer
 
 Tree = dict[str, Any]
@@ -53,7 +54,7 @@ class Outcome:
 
     Attributes:
         step: steps done in all, earlier lives of the run included.
-        state: the train state, see `TrainStep`.
+        state: the train state, see `TrainStep.init`.
         metrics: the last values of every logged metric.
         stopped_by: number of the signal that ended the run early, or None.
     """
@@ -143,27 +144,23 @@ class Trainer(Configurable):
                 )
             check_mesh(self.model, run, path="model")
 
-    def __init__(self, cfg: Config, *, directory: str):
+    def __init__(self, cfg: Config, *, directory: str, executable: str | None = None):
         """
         Args:
             cfg: a final config.
             directory: the run's folder, for checkpoints and metrics; made if missing.
+            executable: file of a train step that was compiled before (`TrainProgram.save`); None
+                compiles it, or finds it in the compilation cache.
         """
         super().__init__(cfg)
+        use_compilation_cache()
+        self._executable = executable
         self.directory = directory
-        self.model = cfg.model.instantiate()
-        self.learner = cfg.learner.instantiate(parameter_specs=self.model.all_parameter_specs())
+        self.program = TrainProgram(cfg)
+        self.model, self.learner = self.program.model, self.program.learner
+        self.placement = self.program.placement
         processes = {"process_index": jax.process_index(), "num_processes": jax.process_count()}
         self.input = cfg.input.instantiate(**processes)
-        self.placement = Placement(cfg.mesh_shape, cfg.axis_rules)
-        cfg.check_mesh(self.placement.mesh.shape)
-        self._train_step = TrainStep(
-            self.model,
-            self.learner,
-            seed=cfg.seed,
-            compute_dtype=cfg.compute_dtype,
-            accumulation_steps=cfg.accumulation_steps,
-        )
         evaluation_step = self.placement.jit(
             EvaluationStep(self.model, compute_dtype=cfg.compute_dtype)
         )
@@ -209,7 +206,7 @@ class Trainer(Configurable):
 
     def state_specs(self) -> Tree:
         """Returns the specs of the train state: what a checkpoint of this run holds."""
-        return self._train_step.state_specs()
+        return self.program.state_specs()
 
     def restore(self, step: int | None = None) -> tuple[int, Tree] | None:
         """Returns (step, state) from the run's folder, or None where nothing was saved."""
@@ -228,7 +225,7 @@ class Trainer(Configurable):
             return step, state
         batches = iter(self.input.batches(step))
         batch = self.placement.put_batch(next(batches))
-        step_fn = self.placement.compile_step(self._train_step, self.state_specs(), batch)
+        step_fn = self.program.compile(batch, executable=self._executable)
         speed = self._speedometer()
         while True:
             self._profiler.before_step(step + 1)
@@ -301,7 +298,7 @@ class Trainer(Configurable):
             if restored is not None:
                 _log.info("Resuming from step %d.", restored[0])
                 return restored
-        return 0, self.placement.init(self._train_step.init, specs)
+        return 0, self.program.init()
 
     def _open_checkpointer(self, stack: contextlib.ExitStack) -> Any:
         if self.cfg.checkpointer is None:
