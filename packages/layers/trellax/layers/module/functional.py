@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import jax
+
 from trellax.layers.module.context import (
     InvocationContext,
     PRNGKey,
@@ -59,6 +61,6 @@ def functional(
         name=module.name,
         in_loop=in_loop or (caller is not None and caller.in_loop),
     )
-    with entered(context):
+    with entered(context), jax.named_scope(module.name):
         result = module._invoke(getattr(type(module), method), context, args, kwargs or {})
     return result, context.outputs

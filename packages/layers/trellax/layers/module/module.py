@@ -221,7 +221,8 @@ def _call_child(
     caller: InvocationContext, module: Module, method: Callable[..., Any], args: Any, kwargs: Any
 ) -> Any:
     context = caller.child(module)
-    with entered(context):
+    # Named scopes lead from an operation in a profile, or in a compiler's message, to the module.
+    with entered(context), jax.named_scope(context.name):
         result = module._invoke(method, context, args, kwargs)
     if module.parent is not caller.module and context.outputs.state_updates:
         raise ValueError(f"{module.path()} is shared and cannot update state from elsewhere.")
