@@ -27,6 +27,9 @@ class ScoreBias(Protocol):
     ) -> Float[Array, "#B N S T"]:
         """Returns the bias of these queries and keys, float32."""
 
+    def of_heads(self, first: int | Int[Array, ""], num_heads: int) -> Self:
+        """Returns the bias of `num_heads` heads from `first` on, which may be data: devices that split the heads ask."""
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -46,6 +49,10 @@ class AlibiBias:
         slopes = [2.0 ** (-8.0 * (i + 1) / largest) for i in range(largest)]
         between = [2.0 ** (-4.0 * (i + 1) / largest) for i in range(0, 2 * largest, 2)]
         return cls(tuple(slopes + between[: num_heads - largest]))
+
+    def of_heads(self, first: int | Int[Array, ""], num_heads: int) -> Self:
+        slopes_N = jnp.asarray(self.slopes, jnp.float32)
+        return type(self)(jax.lax.dynamic_slice_in_dim(slopes_N, first, num_heads))
 
     def dense(
         self, query_positions: Int[Array, "#B S"], key_positions: Int[Array, "#B T"]

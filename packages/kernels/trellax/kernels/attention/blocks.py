@@ -29,3 +29,10 @@ def block_sizes(implementation: str, call: AttentionCall) -> dict[str, int]:
     length = max(call.q_BSNH.shape[1], call.k_BTKH.shape[1])
     fits = (entry for entry in entries if length <= entry.get("max_length", length))
     return next(fits)["blocks"]
+
+
+def dividing_block_sizes(implementation: str, call: AttentionCall, length: int) -> dict[str, int]:
+    """Returns the block sizes of a call, reduced to what divides `length`."""
+    sizes = block_sizes(implementation, call)
+    largest = lambda size: max(d for d in range(1, min(size, length) + 1) if length % d == 0)
+    return {name: largest(size) for name, size in sizes.items()}

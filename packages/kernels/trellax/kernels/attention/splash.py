@@ -13,6 +13,7 @@ from jaxtyping import Array, Float
 
 from trellax.kernels import placement
 from trellax.kernels.attention.blocks import block_sizes
+from trellax.kernels.attention.blockwise import STATISTICS_NAME
 from trellax.kernels.attention.call import AttentionCall
 from trellax.kernels.attention.xla import zero_empty_rows
 
@@ -50,6 +51,7 @@ def run(call: AttentionCall, *, interpret: bool = False) -> Float[Array, "B S N 
         mask=splash_attention.MultiHeadMask([_mask(call)] * call.q_BSNH.shape[2]),
         block_sizes=_block_sizes(call),
         attn_logits_soft_cap=call.soft_cap,
+        residual_checkpoint_name=STATISTICS_NAME,  # Of both its result and the softmax's sums.
         interpret=interpret,
     )
     q_BNSH = (call.q_BSNH * call.scale).astype(call.q_BSNH.dtype).transpose(0, 2, 1, 3)

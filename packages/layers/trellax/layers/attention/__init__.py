@@ -5,6 +5,12 @@ Attention.default_config().set(num_heads=32, num_kv_heads=8, mask=SlidingWindow.
 
 from trellax.layers.attention.attention import Attention
 from trellax.layers.attention.cache import AttentionCache, CacheView, ContiguousCache, NoCache
+from trellax.layers.attention.context import (
+    AllGatherContext,
+    ContextParallelism,
+    RingContext,
+    UlyssesContext,
+)
 from trellax.layers.attention.core import AttentionCore, SoftmaxAttention
 from trellax.layers.attention.mask import AttentionMask, Causal, Full, SlidingWindow
 from trellax.layers.attention.positions import (
@@ -30,6 +36,7 @@ from trellax.layers.attention.tokens import TokenInfo
 
 __all__ = [
     "AlibiPositions",
+    "AllGatherContext",
     "Attention",
     "AttentionCache",
     "AttentionCore",
@@ -37,6 +44,7 @@ __all__ = [
     "AttentionProjection",
     "CacheView",
     "Causal",
+    "ContextParallelism",
     "ContiguousCache",
     "Full",
     "FusedQKVProjection",
@@ -48,10 +56,12 @@ __all__ = [
     "Positions",
     "QKVProjection",
     "QueryKeyValue",
+    "RingContext",
     "RopeScaling",
     "RotaryPositions",
     "SinusoidalPositions",
     "SlidingWindow",
     "SoftmaxAttention",
     "TokenInfo",
+    "UlyssesContext",
 ]

@@ -10,11 +10,13 @@ from __future__ import annotations
 from jaxtyping import Array, Float
 
 from trellax.config import REQUIRED, Required
-from trellax.kernels.attention import ScoreBias, attention
+from trellax.kernels.attention import ScoreBias
 from trellax.kernels.masks import Mask
 from trellax.layers.attention.cache import CacheView
+from trellax.layers.attention.context import AllGatherContext, ContextParallelism
+from trellax.layers.attention.per_device import PerDeviceAttention
 from trellax.layers.base import BaseLayer
-from trellax.layers.module import structural
+from trellax.layers.module import Module, structural
 
 
 class AttentionCore(BaseLayer):
@@ -61,7 +63,7 @@ class AttentionCore(BaseLayer):
 
 
 class SoftmaxAttention(AttentionCore):
-    """softmax(scale · QKᵀ + bias, masked) V (1706.03762), by the best kernel that serves the call."""
+    """softmax(scale · QKᵀ + bias, masked) V (1706.03762), by the best kernel that serves the call, on each device."""
 
     class Config(AttentionCore.Config):
         """
@@ -69,11 +71,21 @@ class SoftmaxAttention(AttentionCore):
             scale: factor of the scores, None for head_dim^-0.5.
             soft_cap: scores become cap·tanh(score / cap), as in Gemma 2; None for no cap.
             implementation: kernels to try in order or the one that must serve; None for the best.
+            context: how devices that hold parts of a row see the whole; not asked where rows are whole.
         """
 
         scale: float | None = None
         soft_cap: float | None = None
         implementation: str | tuple[str, ...] | None = None
+        context: ContextParallelism.Config = AllGatherContext.default_config()
+
+        def derive(self) -> None:
+            super().derive()
+            self.provide(self.context, num_heads=self.num_heads, num_kv_heads=self.num_kv_heads)
+
+    def __init__(self, cfg: Config, *, name: str, parent: Module | None = None):
+        super().__init__(cfg, name=name, parent=parent)
+        self.context_method = cfg.context.instantiate()
 
     def forward(
         self,
@@ -83,17 +95,10 @@ class SoftmaxAttention(AttentionCore):
         mask: Mask,
         bias: ScoreBias | None = None,
     ) -> Float[Array, "B S N H"]:
-        return attention(
-            query,
-            view.key,
-            view.value,
-            mask=mask,
-            query_positions=view.query_positions,
-            key_positions=view.key_positions,
-            query_segments=view.query_segments,
-            key_segments=view.key_segments,
-            bias=bias,
-            scale=self.cfg.scale,
-            soft_cap=self.cfg.soft_cap,
-            implementation=self.cfg.implementation,
-        )
+        options = {
+            "mask": mask,
+            "scale": self.cfg.scale,
+            "soft_cap": self.cfg.soft_cap,
+            "implementation": self.cfg.implementation,
+        }
+        return PerDeviceAttention.of(query, self.context_method, options)(query, view, bias)
