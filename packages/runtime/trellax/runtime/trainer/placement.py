@@ -30,9 +30,21 @@ class Placement:
     """A mesh and rules, and everything that follows from them."""
 
     def __init__(
-        self, mesh_shape: MeshShape, rules: LogicalAxisRules, devices: Sequence[Any] | None = None
+        self,
+        mesh_shape: MeshShape,
+        rules: LogicalAxisRules,
+        devices: Sequence[Any] | None = None,
+        *,
+        mesh: Any = None,
     ):
-        self.mesh = build_mesh(mesh_shape, devices=devices)
+        """
+        Args:
+            mesh_shape: how the devices are arranged.
+            rules: which mesh axes split each logical axis.
+            devices: all devices of all processes by default.
+            mesh: takes the place of `mesh_shape` and `devices`: an abstract mesh, to trace for.
+        """
+        self.mesh = build_mesh(mesh_shape, devices=devices) if mesh is None else mesh
         self.rules = rules
 
     @contextlib.contextmanager

@@ -35,11 +35,13 @@ class TrainProgram:
         step: the pure function of (state, batch).
     """
 
-    def __init__(self, cfg: Any, *, devices: Sequence[Any] | None = None):
+    def __init__(self, cfg: Any, *, devices: Sequence[Any] | None = None, mesh: Any = None):
         """
         Args:
             cfg: a final `Trainer.Config`.
             devices: all devices of all processes by default.
+            mesh: an abstract mesh in place of the config's, of devices that only exist in name; the
+                program can then be traced and lowered, not compiled.
 
         Raises:
             ValueError: if the model or the batch cannot be split over the mesh.
@@ -47,7 +49,7 @@ class TrainProgram:
         self._cfg = cfg
         self.model = cfg.model.instantiate()
         self.learner = cfg.learner.instantiate(parameter_specs=self.model.all_parameter_specs())
-        self.placement = Placement(cfg.mesh_shape, cfg.axis_rules, devices)
+        self.placement = Placement(cfg.mesh_shape, cfg.axis_rules, devices, mesh=mesh)
         cfg.check_mesh(self.placement.mesh.shape)
         self.step = TrainStep(
             self.model,

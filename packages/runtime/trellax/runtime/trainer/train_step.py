@@ -31,6 +31,8 @@ Tree = dict[str, Any]
 class TrainStep:
     """Computes gradients over microbatches, updates, and guards against non-finite values."""
 
+    __name__ = "train_step"  # What JAX, the compiler's messages and profiles call the program.
+
     def __init__(
         self,
         model: BaseLayer,
@@ -161,6 +163,8 @@ class TrainStep:
 
 class EvaluationStep:
     """Computes summed losses of a batch, without gradients."""
+
+    __name__ = "evaluation_step"
 
     def __init__(self, model: BaseLayer, *, compute_dtype: str = "float32"):
         self._model = model
