@@ -33,6 +33,8 @@ class Chip:
     peak_flops: Mapping[str, float] = dataclasses.field(default_factory=dict)
     """Dense FLOP/s by array type; all 8-bit floats are "float8"."""
     hbm_bytes: float | None = None
+    usable_hbm_gib_per_device: float | None = None
+    """Of one JAX device, what the compiler lets a program use; None where that is not known to be less than all."""
     hbm_bytes_per_second: float | None = None
     interconnect_bytes_per_second: float | None = None
     """ICI, NVLink or NeuronLink: all links of the chip, both directions."""
@@ -45,6 +47,12 @@ class Chip:
     """What a chip adds to the number in a name: 2 where Cloud counts TensorCores."""
     devices_per_chip: int = 1
     """JAX devices of a chip."""
+    topology_generation: str | None = None
+    """What libtpu calls the chip in the names of topologies: "v5p" in "v5p:4x8x8"."""
+    topologies: tuple[str, ...] = ()
+    """Shapes of a slice, in chips along each axis of its torus."""
+    torus_wraps_at: int = 0
+    """A torus axis of a multiple of this is a ring, others are lines. 0: no torus, all chips of a node are linked alike."""
     sources: tuple[str, ...] = ()
 
 

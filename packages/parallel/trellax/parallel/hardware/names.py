@@ -4,7 +4,8 @@
 
 A name is `CHIP-COUNT` or, for several TPU slices, `CHIP-COUNT-SLICES` with COUNT of one slice.
 TPU counts are those of Cloud's accelerator types: TensorCores for v4, v5p and 7x, chips for v5e and
-v6e. All others count chips. `cpu` has no count: a program has as many CPU devices as it asks for.
+v6e. All others count chips, also those named after an instance type: `gpu-p5.48xlarge-256` is `gpu-h100-256`.
+`cpu` has no count: a program has as many CPU devices as it asks for.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import re
 
 from trellax.parallel.hardware.chips import Chip, chip_named
 
-_NAME = re.compile(r"(?P<chip>[a-z0-9-]*?)(-(?P<count>[1-9]\d*))?(-(?P<slices>[1-9]\d*))?")
+_NAME = re.compile(r"(?P<chip>[a-z0-9.-]*?)(-(?P<count>[1-9]\d*))?(-(?P<slices>[1-9]\d*))?")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,6 +43,18 @@ class Hardware:
         if self.chip.hbm_bytes is None:
             return None
         return self.chip.hbm_bytes / self.chip.devices_per_chip
+
+    @property
+    def usable_hbm_bytes_per_device(self) -> float | None:
+        """What a program may use of one JAX device's memory, in bytes; all of it where nothing else is known."""
+        if self.chip.usable_hbm_gib_per_device is None:
+            return self.hbm_bytes_per_device
+        return self.chip.usable_hbm_gib_per_device * 2**30
+
+    @property
+    def devices_per_host(self) -> int:
+        """JAX devices of one host."""
+        return self.num_devices // self.num_hosts
 
 
 def hardware_named(name: str) -> Hardware:
