@@ -38,7 +38,15 @@ from trellax.layers.module import (
 )
 from trellax.layers.moe import GroupedExperts, MoELayer, Routing, TopKRouter
 from trellax.layers.norm import LayerNorm, RMSNorm
-from trellax.layers.stack import RepeatedStack, ScannedStack, SequentialStack, UnrolledStack
+from trellax.layers.stack import (
+    PipelinedStack,
+    RepeatedStack,
+    ScannedStack,
+    SequentialStack,
+    Stack,
+    UnrolledStack,
+    bubble_fraction,
+)
 from trellax.layers.transformer import ParallelTransformerLayer, TransformerLayer
 
 __all__ = [
@@ -64,6 +72,7 @@ __all__ = [
     "OutputCollection",
     "ParallelTransformerLayer",
     "ParameterSpec",
+    "PipelinedStack",
     "Projection",
     "RMSNorm",
     "RepeatedStack",
@@ -71,6 +80,7 @@ __all__ = [
     "ScannedStack",
     "SequentialStack",
     "SinusoidalPositionEmbedding",
+    "Stack",
     "TokenInfo",
     "TopKRouter",
     "TransformerLayer",
@@ -79,6 +89,7 @@ __all__ = [
     "VarianceScalingInitializer",
     "WeightedScalar",
     "activation_fn",
+    "bubble_fraction",
     "count_parameters",
     "fold_in_name",
     "functional",

@@ -7,7 +7,8 @@ Axes: B batch, S sequence, D model, V vocabulary.
 
 from __future__ import annotations
 
-from typing import cast
+from collections.abc import Callable
+from typing import Any, cast
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
@@ -20,7 +21,7 @@ from trellax.layers.dropout import Dropout
 from trellax.layers.embedding import Embedding, Unembedding
 from trellax.layers.module import Module, structural
 from trellax.layers.norm import RMSNorm
-from trellax.layers.stack import ScannedStack
+from trellax.layers.stack import ScannedStack, Stack, resumed
 
 
 class Decoder(BaseLayer):
@@ -29,7 +30,7 @@ class Decoder(BaseLayer):
     embedding: BaseLayer
     position_embedding: BaseLayer | None
     dropout: BaseLayer
-    stack: BaseLayer
+    stack: Stack
     output_norm: BaseLayer | None
     lm_head: BaseLayer | None
 
@@ -54,7 +55,7 @@ class Decoder(BaseLayer):
         embedding: BaseLayer.Config = Embedding.default_config()
         position_embedding: BaseLayer.Config | None = None
         dropout: BaseLayer.Config = Dropout.default_config()
-        stack: BaseLayer.Config = ScannedStack.default_config()
+        stack: Stack.Config = ScannedStack.default_config()
         output_norm: BaseLayer.Config | None = RMSNorm.default_config()
         lm_head: BaseLayer.Config | None = LmHead.default_config()
 
@@ -81,14 +82,56 @@ class Decoder(BaseLayer):
 
     def forward(self, input_ids_BS: Int[Array, "B S"], tokens: TokenInfo) -> Float[Array, "B S D"]:
         """Returns the hidden states that the head sees."""
+        return self._finished(self.stack(self._embedded(input_ids_BS, tokens), tokens))
+
+    @structural
+    def forward_then(
+        self,
+        input_ids_BS: Int[Array, "B S"],
+        tokens: TokenInfo,
+        *,
+        rows: tuple[Any, ...] = (),
+        then: Callable[..., Any],
+    ) -> Any:
+        """Returns `then(self(input_ids_BS, tokens), *rows)`, possibly as a sum over parts of the batch.
+
+        Args:
+            input_ids_BS: tokens.
+            tokens: where they stand.
+            rows: trees of arrays `[B, ...]` that `then` reads, such as targets.
+            then: see `Stack.forward_then`; it runs in the caller's context.
+        """
+        if self.cfg.remat is not None:
+            return then(self(input_ids_BS, tokens), *rows)  # It is recomputed as a whole.
+        return self.hidden_then(input_ids_BS, tokens, rows, resumed(then))
+
+    def hidden_then(
+        self,
+        input_ids_BS: Int[Array, "B S"],
+        tokens: TokenInfo,
+        rows: tuple[Any, ...],
+        then: Callable[..., Any],
+    ) -> Any:
+        """Does the work of `forward_then`, within the decoder's own call."""
+        return self.stack.forward_then(
+            self._embedded(input_ids_BS, tokens),
+            tokens,
+            rows=rows,
+            then=lambda x_BSD, *rows: then(self._finished(x_BSD), *rows),
+        )
+
+    def _embedded(self, input_ids_BS: Array, tokens: TokenInfo) -> Array:
+        """Returns what goes into the stack."""
         x_BSD = self.embedding(input_ids_BS)
         if self.position_embedding is not None:
             positions_BS = tokens.positions_BS
             if positions_BS is None:
                 positions_BS = jnp.arange(input_ids_BS.shape[1])[None]
             x_BSD += self.position_embedding(positions_BS).astype(x_BSD.dtype)
-        x_BSD = self.constrain(self.dropout(x_BSD), ("batch", "residual_length", "act_embed"))
-        x_BSD = self.stack(x_BSD, tokens)
+        return self.constrain(self.dropout(x_BSD), ("batch", "residual_length", "act_embed"))
+
+    def _finished(self, x_BSD: Array) -> Array:
+        """Returns what comes out of the stack as the head sees it."""
         return x_BSD if self.output_norm is None else self.output_norm(x_BSD)
 
     def logits(self, hidden_BSD: Float[Array, "B S D"]) -> Float[Array, "B S V"]:

@@ -50,12 +50,17 @@ class CausalLM(BaseLayer):
                 (without them 0 … S-1) and "segment_ids" (without them each row is one document).
         """
         tokens = TokenInfo(batch.get("positions"), batch.get("segment_ids"))
-        hidden_BSD = self.decoder(batch["input_ids"], tokens)
-        return self.loss(
-            hidden_BSD,
-            self.decoder.unembedding(),
-            batch["target_ids"],
-            soft_cap=self.decoder.logit_soft_cap,
+
+        def loss(hidden_BSD: Array, target_ids_BS: Array) -> LossOutput:
+            return self.loss(
+                hidden_BSD,
+                self.decoder.unembedding(),
+                target_ids_BS,
+                soft_cap=self.decoder.logit_soft_cap,
+            )
+
+        return self.decoder.forward_then(
+            batch["input_ids"], tokens, rows=(batch["target_ids"],), then=loss
         )
 
     def logits(self, input_ids_BS: Int[Array, "B S"], tokens: TokenInfo) -> Float[Array, "B S V"]:

@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from trellax.layers.module import OutputCollection
+from trellax.layers.module import OutputCollection, WeightedScalar
 
 
 def stacked(collections: Sequence[OutputCollection]) -> OutputCollection:
@@ -29,3 +29,31 @@ def summed(losses: dict[str, Any]) -> dict[str, Any]:
 def per_layer(summaries: dict[str, Any], num: int) -> dict[str, Any]:
     """Returns {"layer0": ..., "layer1": ...} from summaries with a leading axis."""
     return {f"layer{i}": jax.tree.map(lambda x_L, i=i: x_L[i], summaries) for i in range(num)}
+
+
+def averaged(collections: OutputCollection, weight_M: jax.Array) -> OutputCollection:
+    """Returns one collection for microbatches, whose outputs have a leading axis M.
+
+    Losses weigh by `weight_M`, so that they are means over targets as those of a whole batch; so do
+    summaries that carry their own weights by these, and the others count alike. State updates are
+    averaged (each starts from the same value), or the last one's where they are no floats.
+    """
+    share_M = weight_M / jnp.maximum(weight_M.sum(), 1e-9)
+    is_weighted = lambda x: isinstance(x, WeightedScalar)
+    return OutputCollection(
+        summaries=jax.tree.map(_averaged_summary, collections.summaries, is_leaf=is_weighted),
+        losses=jax.tree.map(lambda x: jnp.tensordot(share_M, x, 1), collections.losses),
+        state_updates=jax.tree.map(_averaged_state, collections.state_updates),
+    )
+
+
+def _averaged_summary(value: Any) -> Any:
+    if not isinstance(value, WeightedScalar):
+        return value.mean(axis=0)
+    weight = value.weight.sum(axis=0)
+    mean = (value.mean * value.weight).sum(axis=0) / jnp.maximum(weight, 1e-9)
+    return WeightedScalar(mean, weight)
+
+
+def _averaged_state(x_M: jax.Array) -> jax.Array:
+    return x_M.mean(axis=0) if jnp.issubdtype(x_M.dtype, jnp.floating) else x_M[-1]

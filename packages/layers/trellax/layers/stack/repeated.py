@@ -21,15 +21,16 @@ from jaxtyping import Array, Float
 from trellax.config import REQUIRED, Required
 from trellax.layers.base import BaseLayer, is_spec
 from trellax.layers.module import Module, OutputCollection, fold_in_name, functional, structural
+from trellax.layers.stack.base import Stack
 from trellax.layers.stack.collections import per_layer, stacked, summed
 
 
-class RepeatedStack(BaseLayer):
+class RepeatedStack(Stack):
     """Interface: `num_layers` copies of `layer`, one after the other."""
 
     layer: BaseLayer
 
-    class Config(BaseLayer.Config):
+    class Config(Stack.Config):
         """
         Fields:
             layer: maps `x_BSD` and whatever else the stack is called with to a new `x_BSD`.
@@ -88,8 +89,17 @@ class RepeatedStack(BaseLayer):
         state = self.state
         return self.parameters.get("layer", {}), None if state is None else state.get("layer", {})
 
-    def _layer_call(self, args: Any, *, in_loop: bool) -> Callable[..., Any]:
-        """Returns the function of one layer, of (x, parameters, state, index)."""
+    def _layer_call(
+        self, args: Any, *, in_loop: bool, microbatch: Any = None
+    ) -> Callable[..., Any]:
+        """Returns the function of one layer, of (x, parameters, state, index).
+
+        Args:
+            args: what the layer is called with beside x.
+            in_loop: whether the function is called in a loop's body.
+            microbatch: index of the part of the batch that it is called on, for other random
+                numbers on each part; None for all of the batch.
+        """
         context = self.context
 
         def call(x: Any, params: Any, state: Any, index: Any) -> tuple[Any, OutputCollection]:
@@ -97,7 +107,8 @@ class RepeatedStack(BaseLayer):
                 own = context.prng_key()
                 if own is None:
                     return None
-                return jax.random.fold_in(fold_in_name(own, "layer"), index)
+                own = jax.random.fold_in(fold_in_name(own, "layer"), index)
+                return own if microbatch is None else jax.random.fold_in(own, microbatch)
 
             return functional(
                 self.layer,
@@ -110,6 +121,15 @@ class RepeatedStack(BaseLayer):
             )
 
         return call
+
+    def _scanned(self, x_BSD: Array, args: Any, *, unroll: int = 1) -> Array:
+        """Runs all layers, of which one is traced and compiled."""
+        params, state = self._layer_trees()
+        call = self._layer_call(args, in_loop=True)
+        xs = (params, state, jnp.arange(self.cfg.num_layers))
+        x_BSD, outputs = jax.lax.scan(lambda x, layer: call(x, *layer), x_BSD, xs, unroll=unroll)
+        self._adopt(outputs)
+        return x_BSD
 
     def _adopt(self, outputs: OutputCollection) -> None:
         """Takes in the outputs of all layers, whose arrays are stacked on a leading axis."""
@@ -139,14 +159,7 @@ class ScannedStack(RepeatedStack):
 
     def forward(self, x_BSD: Float[Array, "B S D"], *args: Any) -> Float[Array, "B S D"]:
         """Returns `x_BSD` after all layers; `args` go to each of them unchanged."""
-        params, state = self._layer_trees()
-        call = self._layer_call(args, in_loop=True)
-        xs = (params, state, jnp.arange(self.cfg.num_layers))
-        x_BSD, outputs = jax.lax.scan(
-            lambda x, layer: call(x, *layer), x_BSD, xs, unroll=self.cfg.unroll
-        )
-        self._adopt(outputs)
-        return x_BSD
+        return self._scanned(x_BSD, args, unroll=self.cfg.unroll)
 
 
 class UnrolledStack(RepeatedStack):

@@ -17,12 +17,13 @@ from jaxtyping import Array, Float
 from trellax.config import REQUIRED, Required
 from trellax.layers.base import BaseLayer
 from trellax.layers.module import Module
+from trellax.layers.stack.base import Stack
 
 
-class SequentialStack(BaseLayer):
+class SequentialStack(Stack):
     """Layers of any classes; their parameters are in "layer0", "layer1", …"""
 
-    class Config(BaseLayer.Config):
+    class Config(Stack.Config):
         """
         Fields:
             layers: each maps `x_BSD` and whatever else the stack is called with to a new `x_BSD`.
