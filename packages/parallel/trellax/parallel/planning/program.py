@@ -18,14 +18,22 @@ from trellax.parallel.planning.collectives import Collective, collectives_in
 from trellax.parallel.planning.hlo_text import Visit, parse_hlo, unbounded_loops, visits
 from trellax.parallel.planning.memory import MemoryUse, memory_of
 
+_OUT_OF_MEMORY = r"ran out of memory.*hbm|CompileTimeHbmOom"
+_NEEDED = r"temporaries \(([\d.]+)([KMGT])\) exceeds|Used ([\d.]+)([KMGT]) of"
+"""What libtpu says where a program does not fit: of temporaries alone if they are too many, else of everything."""
+_UNITS = {"K": 2.0**10, "M": 2.0**20, "G": 2.0**30, "T": 2.0**40}
+
 
 @dataclasses.dataclass(frozen=True)
 class CompiledProgram:
     """A program compiled for a mesh, and what it needs."""
 
-    executable: Any
-    """`jax.stages.Compiled`."""
-    memory: MemoryUse
+    executable: Any | None
+    """`jax.stages.Compiled`; None where the compiler found that the program does not fit into the device's memory."""
+    memory: MemoryUse | None
+    """None where there is no executable."""
+    overflow_bytes: float | None
+    """Where there is none, what the compiler said that would be needed; None if it did not say."""
     collectives: tuple[Collective, ...]
     matmul_flops: float
     """Of one device, copies of the same work on several devices included; without those of kernels (custom calls)."""
@@ -59,12 +67,12 @@ def compile_program(
             "xla_dump_hlo_pass_re": ".*spmd-partitioning.*",
             "xla_dump_hlo_as_text": True,
         }
-        executable = lowered.compile(compiler_options={**(compiler_options or {}), **dump})
+        executable, overflow = _compiled(lowered, {**(compiler_options or {}), **dump})
         written = sorted(Path(folder).glob("*.after_*spmd-partitioning.before_*.txt"))
         text = written[-1].read_text() if written else None
     notes = []
     if text is None:  # One device: there is nothing to partition.
-        text = executable.as_text()
+        text = "" if executable is None else executable.as_text()
         if math.prod(axis_sizes.values()) > 1:
             notes.append(
                 "XLA wrote no partitioned module; collectives are those of the optimized one, which may hide some."
@@ -72,13 +80,29 @@ def compile_program(
     module = parse_hlo(text)
     return CompiledProgram(
         executable=executable,
-        memory=memory_of(executable),
+        memory=None if executable is None else memory_of(executable),
+        overflow_bytes=overflow,
         collectives=collectives_in(module, axis_sizes),
         matmul_flops=sum(visit.times * _matmul_flops(visit) for visit in visits(module)),
         matmul_bytes=sum(visit.times * _matmul_bytes(visit) for visit in visits(module)),
         unbounded_loops=tuple(loop.op_name or loop.name for loop in unbounded_loops(module)),
         notes=tuple(notes),
     )
+
+
+def _compiled(lowered: Any, options: Mapping[str, Any]) -> tuple[Any, float | None]:
+    """Returns the executable, or None and the bytes that the compiler found too many."""
+    import jax
+
+    try:
+        return lowered.compile(compiler_options=dict(options)), None
+    except jax.errors.JaxRuntimeError as e:
+        message = str(e)
+        if not re.search(_OUT_OF_MEMORY, message, re.IGNORECASE):
+            raise
+        needed = re.search(_NEEDED, message, re.IGNORECASE)
+        number, unit = (needed[1] or needed[3], needed[2] or needed[4]) if needed else ("", "")
+        return None, float(number) * _UNITS[unit.upper()] if needed else None
 
 
 def _matmul_flops(visit: Visit) -> float:
