@@ -11,7 +11,7 @@ input and computes the stage again; 2 P - 1 inputs are stashed, whatever M is.
 JAX's automatic differentiation runs all of a forward pass first, so this order needs a rule of its own
 (`jax.custom_vjp`): the loss is part of the pipeline, and its gradients are ready when it is.
 
-Axes: M microbatches, P stages, K layers of a chunk, R slots of the stash, B rows of a microbatch, S sequence, D model.
+Axes: M microbatches, P stages, K layers of a chunk, R slots of the stash, Q parts, B rows of a microbatch, S sequence, D model.
 """
 
 from __future__ import annotations
@@ -26,13 +26,14 @@ from jaxtyping import Array, Float
 
 from trellax.layers.module import OutputCollection, total_loss
 from trellax.layers.stack.captured import Floats, captured
-from trellax.layers.stack.rotation import STREAM, Stage, on_stages, placed
+from trellax.layers.stack.microbatches import join_rows
+from trellax.layers.stack.rotation import STREAM, Stage, on_parts, on_stages, parted, placed
 from trellax.layers.stack.stages import StagePlan
 from trellax.parallel import constrain
 
 Tree = Any
 Then = Callable[[Array, Array], tuple[Any, list[OutputCollection]]]
-"""(x_BSD, index of the microbatch) -> (named tuple (total, weight), what modules have added)."""
+"""(rows of x_BSD, index of the part) -> (named tuple (total, weight), what modules have added)."""
 
 
 def one_forward_one_backward(
@@ -42,6 +43,7 @@ def one_forward_one_backward(
     x_MBSD: Float[Array, "M B S D"],
     plan: StagePlan,
     *,
+    parts: int,
     place: Callable[[Tree], Tree],
 ) -> tuple[Any, Any, Tree, Tree]:
     """Returns the loss, of which gradients can be taken, and what modules have added.
@@ -55,21 +57,26 @@ def one_forward_one_backward(
         weights: arrays `[P, K, ...]`.
         x_MBSD: what goes into the first stage.
         plan: who does what; one round.
+        parts: Q, parts of a microbatch that `then` is called on, by as many stages if they are several. Part q of
+            microbatch m has its rows q, q + Q, … and the index m + M · q.
         place: tells how arrays that are like the weights lie on the devices.
 
     Returns:
-        (sums, sums_M, what layers have put out `[M, L, ...]`, what `then` has added `[M, ...]`): gradients flow
+        (sums, sums_MQ, what layers have put out `[M, L, ...]`, what `then` has added `[M, Q, ...]`): gradients flow
         through `sums.total` alone.
     """
     leaves, treedef = jax.tree.flatten(weights)
     chunk = jax.tree.map(lambda w: jax.ShapeDtypeStruct(w.shape[1:], w.dtype), weights)
-    example = (jax.ShapeDtypeStruct(x_MBSD.shape[1:], x_MBSD.dtype), jnp.zeros([], jnp.int32))
-    pure_stage, stage_used = captured(stage, chunk, *example)
-    pure_then, then_used = captured(then, *example)
+    zero = jnp.zeros([], jnp.int32)
+    pure_stage, stage_used = captured(stage, chunk, x_MBSD[0], zero)
+    pure_then, then_used = captured(then, x_MBSD[0, : x_MBSD.shape[1] // parts], zero)
     pipeline = _Pipeline(
         plan=plan,
-        stage=lambda used, leaves, *args: pure_stage(used, jax.tree.unflatten(treedef, leaves), *args),
+        stage=lambda used, leaves, *args: pure_stage(
+            used, jax.tree.unflatten(treedef, leaves), *args
+        ),
         then=pure_then,
+        parts=parts,
         place=lambda leaves: jax.tree.leaves(place(jax.tree.unflatten(treedef, leaves))),
         floats=tuple(map(Floats, (leaves, stage_used, then_used))),
     )
@@ -80,8 +87,8 @@ def one_forward_one_backward(
 
     run.defvjp(lambda *arrays: pipeline.run(*arrays), pipeline.scaled)
     sums, others = run(leaves, stage_used, then_used, x_MBSD)
-    sums_M, outputs_ML, found_M = jax.lax.stop_gradient(others)
-    return sums, sums_M, outputs_ML, found_M
+    sums_MQ, outputs_ML, found_MQ = jax.lax.stop_gradient(others)
+    return sums, sums_MQ, outputs_ML, found_MQ
 
 
 @dataclasses.dataclass
@@ -100,12 +107,14 @@ class _Pipeline:
 
     x: `[P, B, S, D]`, inputs of stages. g: gradients of their outputs. stash: `[R, P, B, S, D]`, inputs of earlier
     ticks; tick t is in slot t modulo R. weight_M: weights of microbatches that are through. grads: gradients so far
-    of weights and of what the stages use (float32, with an axis P), of what `then` uses (float32) and of `x_MBSD`.
+    of weights, of what the stages use (both float32, with an axis P), of what `then` uses (float32, with an axis Q:
+    added up at the end, not in each tick) and of `x_MBSD`.
     """
 
     plan: StagePlan
     stage: Callable[..., Any]
     then: Callable[..., Any]
+    parts: int
     place: Callable[[list[Array]], list[Array]]
     floats: tuple[Floats, ...]
 
@@ -116,15 +125,15 @@ class _Pipeline:
         state, early = jax.lax.scan(
             lambda state, t: self._fill(on, state, t), self._start(on), jnp.arange(turn)
         )
-        state, (outputs, (sums_M, found_M)) = jax.lax.scan(
+        state, (outputs, (sums_MQ, found_MQ)) = jax.lax.scan(
             lambda state, t: self._steady(on, state, t), state, jnp.arange(turn, end)
         )
         state, _ = jax.lax.scan(
             lambda state, t: self._drain(on, state, t), state, jnp.arange(end, end + turn)
         )
         outputs = jax.tree.map(lambda *ticks: jnp.concatenate(ticks), early, outputs)
-        sums = jax.tree.map(lambda x: x.sum(axis=0), sums_M)
-        return (sums, (sums_M, self.plan.by_layer(outputs), found_M)), self._gradients(state)
+        sums = jax.tree.map(lambda x: x.sum(), sums_MQ)
+        return (sums, (sums_MQ, self.plan.by_layer(outputs), found_MQ)), self._gradients(state)
 
     def scaled(self, gradients: Any, cotangents: Any) -> tuple[Any, ...]:
         """Returns the gradients times that of `sums.total`, in the types of the arrays."""
@@ -151,7 +160,7 @@ class _Pipeline:
         # Stages repeat real work until theirs arrives: zeros could make infinities.
         x_PBSD = placed(jnp.broadcast_to(on.x_MBSD[0], (P, *on.x_MBSD.shape[1:])))
         zeros = lambda x: jnp.zeros(x.shape, jnp.float32)
-        lanes = lambda x: jnp.zeros((P, *x.shape), jnp.float32)
+        lanes = lambda x, num: jnp.zeros((num, *x.shape), jnp.float32)
         of_weights, of_stage, of_then = self.floats
         accumulators = [zeros(x) if f else x for x, f in zip(on.leaves, of_weights.mask)]
         return {
@@ -160,14 +169,14 @@ class _Pipeline:
             "stash": _stash_placed(jnp.broadcast_to(x_PBSD, (R, *x_PBSD.shape))),
             "weight_M": jnp.zeros(self.plan.microbatches, jnp.float32),
             "of_weights": of_weights.of(self.place(accumulators)),
-            "of_stage": [lanes(x) for x in of_stage.of(on.stage_used)],
-            "of_then": [zeros(x) for x in of_then.of(on.then_used)],
+            "of_stage": [lanes(x, P) for x in of_stage.of(on.stage_used)],
+            "of_then": [lanes(x, self.parts) for x in of_then.of(on.then_used)],
             "of_x": jnp.zeros_like(on.x_MBSD),
         }
 
     def _gradients(self, state: Tree) -> tuple[Any, ...]:
-        of_stage = [g_P.sum(axis=0) for g_P in state["of_stage"]]
-        return state["of_weights"], of_stage, state["of_then"], state["of_x"]
+        added_up = lambda name: [g.sum(axis=0) for g in state[name]]
+        return state["of_weights"], added_up("of_stage"), added_up("of_then"), state["of_x"]
 
     def _forward(self, on: _Step, state: Tree, t: Array) -> tuple[Tree, Array, Any]:
         """Stage s runs microbatch t - s."""
@@ -187,6 +196,17 @@ class _Pipeline:
     def _turn(self, on: _Step, state: Tree, y_BSD: Array, t: Array) -> tuple[Tree, Array, Any]:
         """The loss of the microbatch that leaves the last stage, and its gradients."""
         index = t - (self.plan.stages - 1)
+        lanes = on_parts(lambda *part: self._turn_lane(on, *part), self.parts)
+        index_Q = index + self.plan.microbatches * jnp.arange(self.parts)
+        of_then, g_QBSD, sums_Q, found_Q = lanes(index_Q, parted(y_BSD, self.parts))
+        new = {
+            "weight_M": state["weight_M"].at[index].set(sums_Q.weight.sum()),
+            "of_then": _added(state["of_then"], of_then),
+        }
+        return state | new, constrain(join_rows(g_QBSD), STREAM), (sums_Q, found_Q)
+
+    def _turn_lane(self, on: _Step, index: Array, y_BSD: Array) -> tuple[Any, Array, Any, Any]:
+        """Returns the gradients of what `then` uses and of its input, its result and what it has added."""
         floats = self.floats[2]
 
         def objective(values: Any, y_BSD: Array) -> tuple[Array, Any]:
@@ -194,13 +214,8 @@ class _Pipeline:
             auxiliary = sum((total_loss(outputs) for outputs in found), 0.0)
             return sums.total + jax.lax.stop_gradient(sums.weight) * auxiliary, (sums, found)
 
-        loss, vjp, (sums, found) = jax.vjp(objective, floats.of(on.then_used), y_BSD, has_aux=True)
-        gradients, g_BSD = vjp(jnp.ones_like(loss))
-        new = {
-            "weight_M": state["weight_M"].at[index].set(sums.weight),
-            "of_then": _added(state["of_then"], gradients),
-        }
-        return state | new, g_BSD, (sums, found)
+        loss, vjp, others = jax.vjp(objective, floats.of(on.then_used), y_BSD, has_aux=True)
+        return *vjp(jnp.ones_like(loss)), *others
 
     def _backward(self, on: _Step, state: Tree, g_BSD: Array, t: Array) -> Tree:
         """Stage s runs the backward pass of microbatch t - 2 (P - 1) + s."""

@@ -5,7 +5,7 @@
 The batch is cut into microbatches that follow each other through the stages. Parameters, checkpoints and results are
 those of `ScannedStack`.
 
-Axes: B batch, S sequence, D model, L layers, M microbatches, P stages, V repeats, K layers of a chunk.
+Axes: B batch, S sequence, D model, L layers, M microbatches, Q parts of one, P stages, V repeats, K layers of a chunk.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from trellax.layers.stack.base import absorb, isolated, resumed
 from trellax.layers.stack.collections import averaged
 from trellax.layers.stack.microbatches import Microbatches, join_rows, split_rows
 from trellax.layers.stack.one_forward_one_backward import one_forward_one_backward
-from trellax.layers.stack.refusals import layer_refusal, row_refusal
+from trellax.layers.stack.refusals import layer_refusal, num_row_parts, row_refusal
 from trellax.layers.stack.repeated import RepeatedStack
-from trellax.layers.stack.rotation import AXIS, STREAM, on_stages, rotate
+from trellax.layers.stack.rotation import AXIS, STREAM, on_parts, on_stages, parted, rotate
 from trellax.layers.stack.stages import Schedule, StagePlan, bubble_fraction, even_chunks
 from trellax.parallel import RematPolicy, RunShape, constrain, current_scope
 
@@ -52,6 +52,9 @@ class PipelinedStack(RepeatedStack):
     What layers add: summaries are averaged over microbatches and named as those of `ScannedStack`; losses are averaged
     with the microbatches' weights (numbers of targets), where the stack is told them by `forward_then`; state updates
     are averaged. Module outputs are not collected. Random numbers differ between microbatches.
+
+    What follows the stack in `forward_then` is computed by all stages, each on some rows of a microbatch, where it has a
+    multiple of P times as many rows as the batch is split over devices; else by each stage on all of them.
 
     Where the layers do not divide evenly among the stages, parameters are not split over `pipeline` in memory: each
     device takes its layers out of all.
@@ -142,17 +145,18 @@ class PipelinedStack(RepeatedStack):
         """Does the work of `forward_then`, within this stack's own call."""
         if not self._is_pipelined(x_BSD):
             return then(self.forward(x_BSD, *args), *rows)
-        parts = Microbatches(rows, rows=x_BSD.shape[0], num=self.cfg.num_microbatches)
+        num_parts = self._num_parts(x_BSD.shape[0])
+        parts = Microbatches(rows, rows=x_BSD.shape[0], num=self.cfg.num_microbatches * num_parts)
         of_part = lambda y_BSD, index: isolated(then)(y_BSD, *parts.at(index))
         if self.cfg.schedule == "1f1b" and self.is_training:
-            sums, sums_M, outputs, found_M = self._turned_round(x_BSD, args, of_part)
+            sums, sums_MQ, outputs, found_MQ = self._turned_round(x_BSD, args, of_part, num_parts)
         else:
             y_MBSD, outputs = self._rotated(x_BSD, args)
-            each = (y_MBSD, jnp.arange(self.cfg.num_microbatches))
-            sums_M, found_M = jax.lax.map(lambda part: of_part(*part), each)
-            sums = jax.tree.map(lambda x: x.sum(axis=0), sums_M)
-        self._report(outputs, sums_M.weight)
-        absorb([averaged(found, sums_M.weight) for found in found_M])
+            sums_MQ, found_MQ = self._of_parts(y_MBSD, of_part, num_parts)
+            sums = jax.tree.map(lambda x: x.sum(), sums_MQ)
+        self._report(outputs, sums_MQ.weight.sum(axis=1))
+        flat = lambda tree: jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), tree)
+        absorb([averaged(found, sums_MQ.weight.reshape(-1)) for found in flat(found_MQ)])
         return sums
 
     # ---- schedules --------------------------------------------------------------------------------
@@ -165,15 +169,30 @@ class PipelinedStack(RepeatedStack):
             stage = jax.checkpoint(stage, policy=policy, prevent_cse=False)
         return rotate(stage, self._weights(), self._split(x_BSD), self._plan())
 
-    def _turned_round(self, x_BSD: Array, args: Any, then: Callable[..., Any]) -> Any:
+    def _of_parts(self, y_MBSD: Array, of_part: Callable[..., Any], num_parts: int) -> Any:
+        """Returns what `of_part` makes of all parts of all microbatches, arrays `[M, Q, ...]`.
+
+        Each lane goes through its parts by itself, so gradients of what all use are added up over lanes once.
+        """
+        M = self.cfg.num_microbatches
+        index_QM = jnp.arange(M * num_parts).reshape(num_parts, M)
+        y_QMBSD = jax.vmap(lambda y_BSD: parted(y_BSD, num_parts), out_axes=1)(y_MBSD)
+        lane = lambda *parts_M: jax.lax.map(lambda part: of_part(*part), parts_M)
+        results_QM = on_parts(lane, num_parts)(y_QMBSD, index_QM)
+        return jax.tree.map(lambda x: x.swapaxes(0, 1), results_QM)
+
+    def _turned_round(
+        self, x_BSD: Array, args: Any, of_part: Callable[..., Any], num_parts: int
+    ) -> Any:
         """Runs all microbatches through and back."""
         weights = jax.tree.map(lambda w: w[:, 0], self._weights())
         return one_forward_one_backward(
             self._stage(x_BSD, args),
-            then,
+            of_part,
             weights,
             self._split(x_BSD),
             self._plan(),
+            parts=num_parts,
             place=lambda weights: (self._placed(weights[0], (None,)), *weights[1:]),
         )
 
@@ -228,6 +247,13 @@ class PipelinedStack(RepeatedStack):
         chunks = _num_stages() * cfg.num_repeats
         sizes = cfg.layers_per_stage or even_chunks(cfg.num_layers, chunks)
         return StagePlan(_num_stages(), cfg.num_repeats, cfg.num_microbatches, tuple(sizes))
+
+    def _num_parts(self, rows: int) -> int:
+        """Returns Q, the parts of a microbatch that stages share the work after the stack in; 1 if they do not divide."""
+        scope = current_scope()
+        assert scope is not None
+        per_part = self.cfg.num_microbatches * _num_stages() * num_row_parts(scope.mesh.shape)
+        return _num_stages() if rows % per_part == 0 else 1
 
     def _is_pipelined(self, x_BSD: Array) -> bool:
         if _num_stages() == 1 or self.state is not None:

@@ -5,7 +5,8 @@ Axes: L layers, M microbatches, P stages, V repeats.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from trellax.parallel import RunShape
@@ -43,9 +44,7 @@ def row_refusal(cfg: Any, run: RunShape) -> str | None:
     if run.rows is None:
         return None
     M, rows = cfg.num_microbatches, run.rows
-    split = 1
-    for axis in BATCH_AXES:
-        split *= run.size(axis)
+    split = num_row_parts(run.axis_sizes)
     if rows % (M * split) == 0:
         return None
     need = f"{rows} rows do not divide into num_microbatches={M} of a multiple of {split} rows ({' · '.join(BATCH_AXES)})"
@@ -54,6 +53,11 @@ def row_refusal(cfg: Any, run: RunShape) -> str | None:
     if fitting:
         return f"{need}; use num_microbatches={_nearest(M, fitting)}."
     return f"{need}; use {-(-rows // (M * split)) * M * split} rows."
+
+
+def num_row_parts(axis_sizes: Mapping[str, int]) -> int:
+    """Returns over how many devices the rows of a microbatch are spread."""
+    return math.prod(axis_sizes.get(axis, 1) for axis in BATCH_AXES)
 
 
 def _nearest(wanted: int, among: Iterable[int]) -> int:

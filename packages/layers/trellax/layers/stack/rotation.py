@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from trellax.layers.stack.microbatches import split_rows
 from trellax.layers.stack.stages import StagePlan
 from trellax.parallel import constrain
 
@@ -35,6 +36,16 @@ def on_stages(fn: Callable[..., Any], in_axes: Any = 0, out_axes: Any = 0) -> Ca
 def placed(x_PBSD: Array) -> Array:
     """Returns an array, which every stage has a part of, where the stages are."""
     return on_stages(lambda x: constrain(x, STREAM))(x_PBSD)
+
+
+def on_parts(fn: Callable[..., Any], parts: int) -> Callable[..., Any]:
+    """Returns `fn` for arrays with an axis of parts: as many as stages, each of which computes one, or a single one."""
+    return on_stages(fn) if parts > 1 else jax.vmap(fn)
+
+
+def parted(x_BSD: Array, parts: int) -> Array:
+    """Returns the rows of a microbatch as `[parts, B / parts, S, D]`, where the parts are computed."""
+    return on_parts(lambda x: constrain(x, STREAM), parts)(split_rows(x_BSD, parts))
 
 
 def rotate(
