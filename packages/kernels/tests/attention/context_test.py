@@ -12,8 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import Mesh
-from jax.sharding import PartitionSpec
+from jax.sharding import Mesh, PartitionSpec
 
 from tests.attention.suite import Case, make_inputs, reference
 from tests.tolerances import assert_close
@@ -131,7 +130,11 @@ def test_tiles_smaller_than_a_chunk_do_not_change_the_result(monkeypatch: Any) -
 def test_the_balanced_layout_gives_each_device_an_early_and_a_late_chunk(n: int) -> None:
     mesh = Mesh(np.array(jax.devices()[:n]), ("seq",))
     mapped = functools.partial(
-        jax.shard_map, mesh=mesh, in_specs=PartitionSpec("seq"), out_specs=PartitionSpec("seq"), check_vma=False
+        jax.shard_map,
+        mesh=mesh,
+        in_specs=PartitionSpec("seq"),
+        out_specs=PartitionSpec("seq"),
+        check_vma=False,
     )
     there = mapped(lambda x: zigzag.to_zigzag(x, axis="seq", dim=0))
     back = mapped(lambda x: zigzag.from_zigzag(x, axis="seq", dim=0))

@@ -150,12 +150,12 @@ def _backward(ring: _Ring, kept: Any, do_BKGSH: Array) -> tuple[QKV, None]:
         )
         return (dq, _rotate(ring, tuple(gradients)), coming), None
 
-    dq, *gradients = blockwise.add_gradients(
+    dq, *own_gradients = blockwise.add_gradients(
         ring.form, blockwise.zero_gradients(qkv), qkv, tokens, _own_tiles(ring, qkv), of_rows
     )
-    carry = (dq, _rotate(ring, tuple(gradients)), _rotate(ring, (*own, tokens.k_seg_BT)))
-    (dq, gradients, _), _ = jax.lax.scan(step, carry, _distances(ring))
-    return blockwise.cast((dq, *gradients), qkv), None
+    carry = (dq, _rotate(ring, tuple(own_gradients)), _rotate(ring, (*own, tokens.k_seg_BT)))
+    (dq, (dk, dv), _), _ = jax.lax.scan(step, carry, _distances(ring))
+    return blockwise.cast((dq, dk, dv), qkv), None
 
 
 _attend.defvjp(_forward, _backward)

@@ -60,7 +60,8 @@ def to_zigzag(x: Array, *, axis: Axis, dim: int) -> Array:
 def from_zigzag(x: Array, *, axis: Axis, dim: int) -> Array:
     """Undoes `to_zigzag`."""
     n = jax.lax.axis_size(axis)
-    even, odd = _swapped_on_odd_devices(*jnp.split(x, 2, axis=dim), axis)
+    early, late = jnp.split(x, 2, axis=dim)
+    even, odd = _swapped_on_odd_devices(early, late, axis)
     back = lambda pairs: [(to, source) for source, to in pairs]
     first = jax.lax.ppermute(even, axis, back(_owners(n, 0)))
     second = jax.lax.ppermute(odd, axis, back(_owners(n, 1)))

@@ -128,7 +128,7 @@ class PerDeviceAttention:
         return bias.of_heads(jax.lax.axis_index(axes) * num_heads, num_heads)
 
 
-def _arrays(view: CacheView) -> dict[str, Array | None]:
+def _arrays(view: CacheView) -> dict[str, Any]:
     """Where queries and keys stand, by the names that `attention` has for them."""
     return {
         name: getattr(view, name)
@@ -143,6 +143,6 @@ def _opened(bias: Any) -> tuple[list[Array], Any]:
 
     def closed(arrays: list[Array]) -> Any:
         found = dict(zip(places, arrays, strict=True))
-        return tree.unflatten([found.get(i, leaf) for i, leaf in enumerate(leaves)])
+        return jax.tree.unflatten(tree, [found.get(i, leaf) for i, leaf in enumerate(leaves)])
 
     return [leaves[i] for i in places], closed
