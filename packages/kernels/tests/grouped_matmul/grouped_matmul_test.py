@@ -92,3 +92,36 @@ def test_bad_shapes_are_named() -> None:
     with pytest.raises(ValueError, match=r"rhs \[G, K, N\]"):
         grouped_matmul(lhs, rhs, jnp.asarray([1, 2]))
     assert explain(lhs, rhs, jnp.asarray([5] * 4)).name in ("ragged_dot", "dense", "blocked")
+
+
+def test_equal_groups_known_while_tracing_are_one_batched_product() -> None:
+    lhs, rhs = inputs()
+    sizes = np.full(4, 5, np.int32)
+    fn = lambda lhs, rhs: grouped_matmul(lhs, rhs, sizes)
+    assert explain(lhs, rhs, sizes).name == "batched"
+    assert_close(jax.jit(fn)(lhs, rhs), reference(lhs, rhs, [5] * 4))
+
+
+@pytest.mark.parametrize("sizes", [[4, 4, 4, 4], [5, 5, 5, 4], [20, 0, 0, 0]])
+def test_other_groups_are_not_batched(sizes: list[int]) -> None:
+    lhs, rhs = inputs()
+    assert explain(lhs, rhs, np.array(sizes)).name != "batched"
+    with pytest.raises(NotImplementedError, match="not known, while tracing, to be equal"):
+        grouped_matmul(lhs, rhs, np.array(sizes), implementation="batched")
+
+
+@pytest.mark.parametrize("implementation", ["ragged_dot", "blocked", "dense"])
+@pytest.mark.parametrize("num", [1, 3])
+def test_vmap_equals_a_loop_gradients_included(implementation: str, num: int) -> None:
+    lhs, rhs = inputs()
+    lhs_BMK, rhs_BGKN = (np.stack([(i + 1) * x for i in range(num)]) for x in (lhs, rhs))
+    sizes_BG = jnp.asarray([[4, 0, 11, 5], [1, 2, 3, 4], [0, 20, 0, 0]][:num])
+
+    def loss(lhs: Any, rhs: Any, sizes: Any) -> Any:
+        return jnp.sin(grouped_matmul(lhs, rhs, sizes, implementation=implementation)).sum()
+
+    grad = jax.grad(loss, argnums=(0, 1))
+    got = jax.jit(jax.vmap(grad))(lhs_BMK, rhs_BGKN, sizes_BG)
+    each = [grad(*args) for args in zip(lhs_BMK, rhs_BGKN, sizes_BG, strict=True)]
+    for found, *expected in zip(got, *each, strict=True):
+        assert_close(found, np.stack(expected), gradient=True)

@@ -83,13 +83,13 @@ def test_losses_and_summaries_equal_their_formulas():
     )
     layer, params = built(cfg)
     x_ND = draws(1, 20, D)
-    routing, out = called(layer, params, x_ND)
+    routing, out = called(layer, params, x_ND.reshape(4, 5, D))
     logits = np.asarray(x_ND, "float64") @ np.asarray(params["weight"], "float64")
     lse = np.log(np.exp(logits).sum(-1))
     probs = np.exp(logits - lse[:, None])
     load = np.bincount(np.argsort(-probs, -1)[:, :C].ravel(), minlength=E) / (20 * C)
     np.testing.assert_array_equal(routing.loads_E, load * 20 * C)
-    np.testing.assert_allclose(routing.weights_NC.sum(-1), 1.0, rtol=1e-6)
+    np.testing.assert_allclose(routing.weights_BSC.sum(-1), 1.0, rtol=1e-6)
     expected_losses = {
         "load_balance": 0.5 * E * (load * probs.mean(0)).sum(),
         "z_loss": 0.25 * (lse**2).mean(),
@@ -100,13 +100,14 @@ def test_losses_and_summaries_equal_their_formulas():
         np.testing.assert_allclose(out.losses[name], expected, rtol=1e-5)
     np.testing.assert_allclose(out.summaries["entropy"], entropy, rtol=1e-5)
     np.testing.assert_allclose(out.summaries["max_load_fraction"], load.max(), rtol=1e-6)
+    np.testing.assert_allclose(out.summaries["min_load_fraction"], load.min(), rtol=1e-6)
 
 
 def test_an_even_load_costs_exactly_the_weight():
     cfg = TopKRouter.default_config().set(input_dim=E, num_experts=E, experts_per_token=1)
     layer, params = built(cfg)
     params["weight"] = jnp.eye(E)
-    _, out = called(layer, params, jnp.eye(E))
+    _, out = called(layer, params, jnp.eye(E)[None])
     np.testing.assert_allclose(out.losses["load_balance"], 0.01, rtol=1e-6)
 
 

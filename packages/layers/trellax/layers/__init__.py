@@ -36,7 +36,17 @@ from trellax.layers.module import (
     total_loss,
     with_updates,
 )
-from trellax.layers.moe import GroupedExperts, MoELayer, Routing, TopKRouter
+from trellax.layers.moe import (
+    CapacityDispatch,
+    DroplessDispatch,
+    GatedSharedExpert,
+    GroupedExperts,
+    LoadBalancingBias,
+    MoELayer,
+    Routing,
+    SigmoidRouter,
+    TopKRouter,
+)
 from trellax.layers.norm import LayerNorm, RMSNorm
 from trellax.layers.stack import (
     PipelinedStack,
@@ -52,19 +62,23 @@ from trellax.layers.transformer import ParallelTransformerLayer, TransformerLaye
 __all__ = [
     "Attention",
     "BaseLayer",
+    "CapacityDispatch",
     "CausalLM",
     "ConstantInitializer",
     "CrossEntropyLoss",
     "Decoder",
     "Dropout",
+    "DroplessDispatch",
     "Embedding",
     "FeedForwardLayer",
+    "GatedSharedExpert",
     "GroupedExperts",
     "Initializer",
     "LayerNorm",
     "LearnedPositionEmbedding",
     "Linear",
     "LmHead",
+    "LoadBalancingBias",
     "LossOutput",
     "MoELayer",
     "Module",
@@ -79,6 +93,7 @@ __all__ = [
     "Routing",
     "ScannedStack",
     "SequentialStack",
+    "SigmoidRouter",
     "SinusoidalPositionEmbedding",
     "Stack",
     "TokenInfo",

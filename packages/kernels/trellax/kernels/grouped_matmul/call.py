@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import dataclasses
 
+import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int
 
 
@@ -17,9 +19,11 @@ class GroupedMatmulCall:
     lhs_MK: Float[Array, "M K"]
     rhs_GKN: Float[Array, "G K N"]
     group_sizes_G: Int[Array, " G"]
+    has_even_groups: bool = False
+    """Whether the sizes are known while tracing, equal, and add up to M."""
 
 
-def make_call(lhs: Array, rhs: Array, group_sizes: Array) -> GroupedMatmulCall:
+def make_call(lhs: Array, rhs: Array, group_sizes: Array | np.ndarray) -> GroupedMatmulCall:
     """Checks the arguments of `grouped_matmul` and gathers them."""
     fits = lhs.ndim == 2 and rhs.ndim == 3 and group_sizes.ndim == 1
     if not (fits and lhs.shape[1] == rhs.shape[1] and rhs.shape[0] == group_sizes.shape[0]):
@@ -29,4 +33,7 @@ def make_call(lhs: Array, rhs: Array, group_sizes: Array) -> GroupedMatmulCall:
         )
     if lhs.dtype != rhs.dtype:
         raise ValueError(f"grouped_matmul: dtypes differ: {lhs.dtype}, {rhs.dtype}. Cast one.")
-    return GroupedMatmulCall(lhs, rhs, group_sizes)
+    if not isinstance(group_sizes, np.ndarray):
+        return GroupedMatmulCall(lhs, rhs, group_sizes)
+    has_even_groups = bool(np.all(group_sizes * len(group_sizes) == lhs.shape[0]))
+    return GroupedMatmulCall(lhs, rhs, jnp.asarray(group_sizes), has_even_groups)

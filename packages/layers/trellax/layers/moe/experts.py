@@ -2,7 +2,7 @@
 
     y_MD = experts(x_MD, group_sizes_E)  # rows sorted by expert
 
-Axes: M rows, D model, F feed-forward, E experts.
+Axes: M rows, D model, F feed-forward, E experts (those of one device, where they are split).
 """
 
 from __future__ import annotations

@@ -1,32 +1,36 @@
-"""A mixture of experts that drops no tokens, in place of a feed-forward layer.
+"""A mixture of experts in place of a feed-forward layer.
 
     replace_config(trainer_cfg, FeedForwardLayer, MoELayer.default_config().set(num_experts=8))
 
-Tokens are sorted by expert, each expert works on its own rows, and the results are put back in order
-and added up with the router's weights.
+The layer only wires its children: a router says which experts a token goes to, a dispatch brings it there and back,
+whatever devices they are on, experts transform rows. Each can be replaced alone.
 
-Axes: B batch, S sequence, D model, N tokens (B · S), C choices of a token, E experts, M rows (N · C).
+Axes: B batch, S sequence, D model, C choices of a token, E experts, R rows, L experts of a device.
 """
 
 from __future__ import annotations
 
-import jax
-import jax.numpy as jnp
+from typing import Any
+
 from jaxtyping import Array, Float
 
 from trellax.config import REQUIRED, InstantiableConfig, Required
 from trellax.layers.base import BaseLayer
 from trellax.layers.dropout import Dropout
 from trellax.layers.feed_forward import resolved_hidden_dim
-from trellax.layers.module import Module, structural
+from trellax.layers.module import Module, functional, structural
+from trellax.layers.moe.dispatch import Dispatch, Experts
+from trellax.layers.moe.dropless import DroplessDispatch
 from trellax.layers.moe.experts import GroupedExperts
-from trellax.layers.moe.router import TopKRouter
+from trellax.layers.moe.router import Router, TopKRouter
+from trellax.parallel import RunShape
 
 
 class MoELayer(BaseLayer):
     """`Σ_c weight_c · expert_c(x)` over the experts that the router chose for a token."""
 
-    router: BaseLayer
+    router: Router
+    dispatch: Dispatch
     experts: BaseLayer
     shared_expert: BaseLayer | None
     dropout: BaseLayer
@@ -43,7 +47,9 @@ class MoELayer(BaseLayer):
             num_experts: E.
             experts_per_token: C.
             router: chooses the experts.
-            experts: transforms rows that are sorted by expert.
+            dispatch: brings tokens to the experts and back.
+            experts: transforms rows that are sorted by expert: `experts(rows_RD, group_sizes_L)`. Parameter axes
+                called "experts" may be cut, and "mlp" where the results of the parts add up.
             shared_expert: works on every token, added to the others' result; None for none.
             dropout: of the result.
         """
@@ -54,7 +60,8 @@ class MoELayer(BaseLayer):
         gated: bool = True
         num_experts: Required[int] = REQUIRED
         experts_per_token: int = 2
-        router: BaseLayer.Config = TopKRouter.default_config()
+        router: Router.Config = TopKRouter.default_config()
+        dispatch: Dispatch.Config = DroplessDispatch.default_config()
         experts: BaseLayer.Config = GroupedExperts.default_config()
         shared_expert: BaseLayer.Config | None = None
         dropout: BaseLayer.Config = Dropout.default_config()
@@ -69,6 +76,7 @@ class MoELayer(BaseLayer):
                 num_experts=E,
                 experts_per_token=self.experts_per_token,
             )
+            self.provide(self.dispatch, num_experts=E)
             self.provide(
                 self.experts,
                 input_dim=D,
@@ -79,26 +87,54 @@ class MoELayer(BaseLayer):
             )
             self.provide(self.shared_expert, input_dim=D)
 
+        def mesh_refusal(self, run: RunShape) -> str | None:
+            """Refuses meshes over whose devices the experts cannot be shared out evenly."""
+            E, size = self.num_experts, run.size("expert")
+            if E % size == 0:
+                return None
+            divisors = [n for n in range(1, E + 1) if E % n == 0]
+            nearest = min(divisors, key=lambda n: (abs(n - size), n))
+            return (
+                f"num_experts={E} experts do not divide among expert={size} devices; "
+                f"the nearest mesh has expert={nearest}."
+            )
+
     def __init__(self, cfg: Config, *, name: str, parent: Module | None = None):
         super().__init__(cfg, name=name, parent=parent)
-        for child in ("router", "experts", "shared_expert", "dropout"):
+        for child in ("router", "dispatch", "experts", "shared_expert", "dropout"):
             self.add_child(child, getattr(cfg, child))
 
     def forward(self, x_BSD: Float[Array, "B S D"]) -> Float[Array, "B S D"]:
-        """Returns the transformed tokens, each by itself; no token is dropped."""
-        x_ND = x_BSD.reshape(-1, x_BSD.shape[-1])
-        routing = self.router(x_ND)
-        C = routing.experts_NC.shape[1]
-        order_M = jnp.argsort(routing.experts_NC.reshape(-1), stable=True)
-        place_M = jnp.argsort(order_M)
-        rows_MD = _permuted(jnp.repeat(x_ND, C, axis=0), order_M, place_M)
-        rows_MD = self.experts(rows_MD, routing.loads_E)
-        choices_NCD = _permuted(rows_MD, place_M, order_M).reshape(-1, C, x_ND.shape[1])
-        y_ND = jnp.einsum("NCD,NC->ND", choices_NCD, routing.weights_NC.astype(x_ND.dtype))
-        y_BSD = self.dropout(y_ND.reshape(x_BSD.shape))
+        """Returns the transformed tokens."""
+        routing = self.router(x_BSD)
+        routing = routing._replace(
+            experts_BSC=self.tag(routing.experts_BSC, "router_experts"),
+            weights_BSC=self.tag(routing.weights_BSC, "router_weights"),
+        )
+        y_BSD = self.dropout(self.dispatch(x_BSD, routing, self._experts()))
         if self.shared_expert is not None:
             y_BSD += self.shared_expert(x_BSD)
         return y_BSD
+
+    def _experts(self) -> Experts:
+        context = self.context
+
+        def fn(params: Any, rows_RD: Array, group_sizes_L: Array) -> Array:
+            result, outputs = functional(
+                self.experts,
+                params=params,
+                args=(rows_RD, group_sizes_L),
+                is_training=context.is_training,
+            )
+            if any((outputs.summaries, outputs.losses, outputs.state_updates, outputs.module_outputs)):
+                raise ValueError(
+                    f"{self.experts.path()} adds losses, summaries, outputs or state updates, but experts run on each "
+                    f"device's rows apart, where these have no place; add them in the router, the dispatch or around "
+                    f"the layer."
+                )
+            return result
+
+        return Experts(self.parameters["experts"], self.experts.all_parameter_specs(), fn)
 
     @structural
     def forward_flops_per_token(self, sequence_length: int) -> float:
@@ -106,23 +142,3 @@ class MoELayer(BaseLayer):
         others = super().forward_flops_per_token(sequence_length)
         expert = self.experts.forward_flops_per_token(sequence_length)
         return others + (self.cfg.experts_per_token - 1) * expert
-
-
-# The gradient of a gather is a scatter-add, unless one knows that it is a permutation.
-@jax.custom_vjp
-def _permuted(x_MD: jax.Array, order_M: jax.Array, inverse_M: jax.Array) -> jax.Array:
-    """Returns `x_MD[order_M]`; `inverse_M` is the inverse permutation."""
-    return x_MD[order_M]
-
-
-def _forward(
-    x_MD: jax.Array, order_M: jax.Array, inverse_M: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-    return _permuted(x_MD, order_M, inverse_M), inverse_M
-
-
-def _backward(inverse_M: jax.Array, g_MD: jax.Array) -> tuple[jax.Array, None, None]:
-    return g_MD[inverse_M], None, None
-
-
-_permuted.defvjp(_forward, _backward)

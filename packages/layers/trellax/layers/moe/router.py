@@ -1,9 +1,12 @@
-"""Which experts a token goes to, and how much each counts.
+"""Which experts a token goes to, and how much each counts: `TopKRouter`, `SigmoidRouter`.
 
-    routing = router(x_ND)
-    routing.experts_NC, routing.weights_NC
+    routing = router(x_BSD)
+    routing.experts_BSC, routing.weights_BSC
 
-Axes: N tokens (B · S), D model, E experts, C choices of a token.
+Both take the C experts with the best scores and differ in what a score is. What else there is to choose
+(a bias that evens out loads, groups) belongs to both.
+
+Axes: B batch, S sequence, D model, E experts, C choices of a token.
 """
 
 from __future__ import annotations
@@ -16,30 +19,34 @@ from jaxtyping import Array, Float, Int
 
 from trellax.config import REQUIRED, Required
 from trellax.layers.base import BaseLayer, ParameterSpec
-from trellax.layers.module import structural
+from trellax.layers.module import Module, structural
+from trellax.layers.moe.groups import check_groups, within_best_groups
 
 
 class Routing(NamedTuple):
     """A router's decision.
 
     Attributes:
-        experts_NC: int32 indices of experts, all different within a token.
-        weights_NC: float32 weights of their outputs.
+        experts_BSC: int32 indices of experts, all different within a token, the best first.
+        weights_BSC: float32 weights of their outputs.
         loads_E: int32 number of choices that fell on each expert.
     """
 
-    experts_NC: Int[Array, "N C"]
-    weights_NC: Float[Array, "N C"]
+    experts_BSC: Int[Array, "B S C"]
+    weights_BSC: Float[Array, "B S C"]
     loads_E: Int[Array, " E"]
 
 
-class TopKRouter(BaseLayer):
-    """The C experts with the highest softmax probability. Parameters: `weight [D, E]`.
+class Router(BaseLayer):
+    """Interface, and all but the scores. Parameters: `weight [D, E]`.
 
-    Computed in float32. Adds the losses `load_balance` and `z_loss`, and the summaries
-    `max_load_fraction` (share of all choices that the busiest expert got; 1/E is even) and `entropy`
-    (mean over tokens, in nats; ln E is even).
+    Computed in float32. Adds the losses `load_balance` and `z_loss`, and the summaries `max_load_fraction` and
+    `min_load_fraction` (share of all choices that the busiest and the idlest expert got; 1/E is even) and
+    `entropy` (mean over tokens, in nats; ln E is even). Loads count all tokens of the call on all devices, padding
+    included: a layer in a feed-forward layer's place is not told which tokens are padding.
     """
+
+    selection_bias: BaseLayer | None
 
     class Config(BaseLayer.Config):
         """
@@ -48,7 +55,12 @@ class TopKRouter(BaseLayer):
             num_experts: E.
             experts_per_token: C.
             normalize_weights: whether a token's weights are scaled to sum to 1 (Mixtral,
-                arXiv:2401.04088, section 2.1) rather than being the probabilities (Switch).
+                arXiv:2401.04088, section 2.1; Qwen3) rather than being the scores (Switch).
+            scaling_factor: factor of the weights after that (2.5 in DeepSeek-V3).
+            selection_bias: maps scores to those that experts are chosen by, and learns from loads; None for none.
+            num_groups: experts stand in so many groups of neighbours, of which a token uses `groups_per_token`
+                (DeepSeek-V3, arXiv:2412.19437, section 2.1.2: fewer devices to send to); None for no groups.
+            groups_per_token: groups that a token's experts may lie in; None for no groups.
             load_balance_weight: factor of the load-balance loss (Fedus et al. 2021, Switch,
                 arXiv:2101.03961, equation 4; for C > 1 loads count all choices).
             z_loss_weight: factor of the mean squared log-normaliser (Zoph et al. 2022, ST-MoE,
@@ -59,16 +71,27 @@ class TopKRouter(BaseLayer):
         num_experts: Required[int] = REQUIRED
         experts_per_token: Required[int] = REQUIRED
         normalize_weights: bool = True
+        scaling_factor: float = 1.0
+        selection_bias: BaseLayer.Config | None = None
+        num_groups: int | None = None
+        groups_per_token: int | None = None
         load_balance_weight: float = 0.01
         z_loss_weight: float = 1e-3
 
+        def derive(self) -> None:
+            super().derive()
+            self.provide(self.selection_bias, num_experts=self.num_experts)
+
         def check(self) -> None:
             super().check()
-            if not 1 <= self.experts_per_token <= self.num_experts:
-                raise ValueError(
-                    f"experts_per_token={self.experts_per_token} of {self.num_experts} experts; "
-                    f"use 1 to {self.num_experts}."
-                )
+            E, C = self.num_experts, self.experts_per_token
+            if not 1 <= C <= E:
+                raise ValueError(f"experts_per_token={C} of {E} experts; use 1 to {E}.")
+            check_groups(E, C, self.num_groups, self.groups_per_token)
+
+    def __init__(self, cfg: Config, *, name: str, parent: Module | None = None):
+        super().__init__(cfg, name=name, parent=parent)
+        self.add_child("selection_bias", cfg.selection_bias)
 
     @structural
     def parameter_specs(self) -> dict[str, ParameterSpec]:
@@ -82,26 +105,63 @@ class TopKRouter(BaseLayer):
         )
         return {"weight": spec}
 
-    def forward(self, x_ND: Float[Array, "N D"]) -> Routing:
+    def forward(self, x_BSD: Float[Array, "B S D"]) -> Routing:
         """Returns each token's experts, and adds losses and summaries."""
-        logits_NE = x_ND.astype(jnp.float32) @ self.parameters["weight"].astype(jnp.float32)
-        probs_NE = jax.nn.softmax(logits_NE)
-        weights_NC, experts_NC = jax.lax.top_k(probs_NE, self.cfg.experts_per_token)
-        loads_E = jnp.bincount(experts_NC.reshape(-1), length=self.cfg.num_experts)
+        logits_BSE = x_BSD.astype(jnp.float32) @ self.parameters["weight"].astype(jnp.float32)
+        scores_BSE = self._scores(logits_BSE)
+        experts_BSC = self._chosen(jax.lax.stop_gradient(scores_BSE))
+        # Compared rather than indexed: XLA splits the sums over devices and fuses the comparison.
+        is_chosen_BSCE = experts_BSC[..., None] == jnp.arange(self.cfg.num_experts)
+        weights_BSC = jnp.where(is_chosen_BSCE, scores_BSE[..., None, :], 0.0).sum(axis=-1)
+        loads_E = is_chosen_BSCE.sum(axis=(0, 1, 2), dtype=jnp.int32)
         if self.cfg.normalize_weights:
-            weights_NC /= weights_NC.sum(axis=-1, keepdims=True)
-        self._report(logits_NE, probs_NE, loads_E / experts_NC.size)
-        return Routing(experts_NC, weights_NC, loads_E)
+            weights_BSC /= jnp.maximum(weights_BSC.sum(axis=-1, keepdims=True), _TINY)
+        if self.selection_bias is not None:
+            self.selection_bias.observe(loads_E)
+        self._report(logits_BSE, scores_BSE, loads_E / experts_BSC.size)
+        return Routing(experts_BSC, self.cfg.scaling_factor * weights_BSC, loads_E)
 
-    def _report(self, logits_NE: Array, probs_NE: Array, load_fractions_E: Array) -> None:
-        balance = self.cfg.num_experts * jnp.sum(load_fractions_E * probs_NE.mean(axis=0))
-        lse_N = jax.nn.logsumexp(logits_NE, axis=-1)
+    def _scores(self, logits_BSE: Array) -> Array:
+        """Returns what experts are chosen and weighted by: positive, float32."""
+        raise NotImplementedError
+
+    def _chosen(self, scores_BSE: Array) -> Array:
+        cfg = self.cfg
+        if self.selection_bias is not None:
+            scores_BSE = self.selection_bias(scores_BSE)
+        if cfg.num_groups is not None:
+            scores_BSE = within_best_groups(scores_BSE, cfg.num_groups, cfg.groups_per_token)
+        return jax.lax.top_k(scores_BSE, cfg.experts_per_token)[1]
+
+    def _report(self, logits_BSE: Array, scores_BSE: Array, load_fractions_E: Array) -> None:
+        probs_BSE = scores_BSE / jnp.maximum(scores_BSE.sum(axis=-1, keepdims=True), _TINY)
+        balance = self.cfg.num_experts * jnp.sum(load_fractions_E * probs_BSE.mean(axis=(0, 1)))
+        z_loss = jnp.mean(jnp.square(jax.nn.logsumexp(logits_BSE, axis=-1)))
         self.add_loss("load_balance", self.cfg.load_balance_weight * balance)
-        self.add_loss("z_loss", self.cfg.z_loss_weight * jnp.mean(jnp.square(lse_N)))
+        self.add_loss("z_loss", self.cfg.z_loss_weight * z_loss)
         self.add_summary("max_load_fraction", load_fractions_E.max())
-        entropy = jnp.mean(lse_N - jnp.sum(probs_NE * logits_NE, axis=-1))
-        self.add_summary("entropy", jax.lax.stop_gradient(entropy))
+        self.add_summary("min_load_fraction", load_fractions_E.min())
+        entropy_BS = jax.scipy.special.entr(jax.lax.stop_gradient(probs_BSE)).sum(axis=-1)
+        self.add_summary("entropy", entropy_BS.mean())
 
     @structural
     def forward_flops_per_token(self, sequence_length: int) -> float:
         return 2.0 * self.cfg.input_dim * self.cfg.num_experts
+
+
+_TINY = 1e-20
+"""Keeps a sum of scores that are all zero in float32 from dividing zero by zero."""
+
+
+class TopKRouter(Router):
+    """Scores are probabilities: a softmax over all experts (Mixtral, Qwen3)."""
+
+    def _scores(self, logits_BSE: Array) -> Array:
+        return jax.nn.softmax(logits_BSE)
+
+
+class SigmoidRouter(Router):
+    """Each expert is scored by itself: a sigmoid (DeepSeek-V3, arXiv:2412.19437, equations 12 to 15)."""
+
+    def _scores(self, logits_BSE: Array) -> Array:
+        return jax.nn.sigmoid(logits_BSE)
