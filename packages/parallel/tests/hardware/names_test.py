@@ -51,6 +51,31 @@ def test_aliases_become_the_chips_own_name():
 
 
 @pytest.mark.parametrize(
+    ("name", "canonical"),
+    [
+        ("gpu-p5.48xlarge-256", "gpu-h100-256"),
+        ("gpu-a3-highgpu-8g-64", "gpu-h100-64"),
+        ("gpu-a3-megagpu-8g-8", "gpu-h100-8"),
+        ("gpu-a3-ultragpu-8g-8", "gpu-h200-8"),
+        ("gpu-p5e.48xlarge-16", "gpu-h200-16"),
+        ("gpu-p5en.48xlarge-16", "gpu-h200-16"),
+        ("gpu-p4de.24xlarge-8", "gpu-a100-8"),
+        ("gpu-a4-highgpu-8g-8", "gpu-b200-8"),
+        ("gpu-p6-b200.48xlarge-64", "gpu-b200-64"),
+        ("trn2.48xlarge-64", "trn2-64"),
+        ("neuron-trn2n.48xlarge-64", "trn2-64"),
+    ],
+)
+def test_instance_types_stand_for_their_chips_and_count_chips(name, canonical):
+    assert hardware_named(name) == hardware_named(canonical)
+
+
+def test_no_two_chips_share_a_name():
+    names = [name for chip in known_chips().values() for name in (chip.name, *chip.aliases)]
+    assert len(set(names)) == len(names)
+
+
+@pytest.mark.parametrize(
     ("name", "message"),
     [
         ("gpu-h10-8", "Unknown chip 'gpu-h10'. Did you mean 'gpu-h100'"),
@@ -81,6 +106,15 @@ def test_peak_flops_of_what_is_not_published_are_none():
 def test_memory_of_a_device_is_its_part_of_the_chip():
     assert hardware_named("tpu-7x-8").hbm_bytes_per_device == 96 * 2**30
     assert hardware_named("cpu").hbm_bytes_per_device is None
+
+
+def test_the_compiler_leaves_nearly_all_of_the_memory():
+    assert hardware_named("tpu-v5e-8").usable_hbm_bytes_per_device == 15.75 * 2**30
+    for chip in ACCELERATORS:
+        hardware = hardware_named(f"{chip.name}-{8 * chip.count_per_chip}")
+        share = hardware.usable_hbm_bytes_per_device / hardware.hbm_bytes_per_device
+        assert 0.95 < share < 1.01  # Of v5p, 95 GiB are published, and 95.73 are there.
+    assert hardware_named("gpu-h100-8").usable_hbm_bytes_per_device == 8e10
 
 
 @pytest.mark.parametrize("chip", ACCELERATORS, ids=lambda chip: chip.name)

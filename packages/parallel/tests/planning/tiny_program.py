@@ -2,16 +2,15 @@
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import NamedSharding
-from jax.sharding import PartitionSpec as P
+from jax.sharding import NamedSharding, PartitionSpec
 
 LAYERS, ROWS, EMBED, MLP = 3, 64, 32, 128
 
 
 def lowered_step(mesh, *, donate=True):
     """Returns the lowered step `w - grad(loss)(w)` whose arguments lie on the mesh."""
-    batch = NamedSharding(mesh, P("fsdp"))
-    hidden = NamedSharding(mesh, P("fsdp", "model"))
+    batch = NamedSharding(mesh, PartitionSpec("fsdp"))
+    hidden = NamedSharding(mesh, PartitionSpec("fsdp", "model"))
 
     def step(params, x):
         def loss(params):
@@ -23,8 +22,8 @@ def lowered_step(mesh, *, donate=True):
 
         return jax.tree.map(jnp.subtract, params, jax.grad(loss)(params))
 
-    up = NamedSharding(mesh, P(None, "fsdp", "model"))
-    down = NamedSharding(mesh, P(None, "model", "fsdp"))
+    up = NamedSharding(mesh, PartitionSpec(None, "fsdp", "model"))
+    down = NamedSharding(mesh, PartitionSpec(None, "model", "fsdp"))
     params = {
         "up": jax.ShapeDtypeStruct((LAYERS, EMBED, MLP), jnp.float32, sharding=up),
         "down": jax.ShapeDtypeStruct((LAYERS, MLP, EMBED), jnp.float32, sharding=down),
