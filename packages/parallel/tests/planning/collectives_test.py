@@ -3,8 +3,8 @@
 import pytest
 
 from trellax.parallel.planning import collectives_in
-from trellax.parallel.planning.collectives import replica_groups
 from trellax.parallel.planning.hlo_text import parse_hlo
+from trellax.parallel.planning.replica_groups import replica_groups
 
 SIZES = {"data": 2, "fsdp": 3, "model": 2}
 
@@ -22,6 +22,8 @@ SIZES = {"data": 2, "fsdp": 3, "model": 2}
         ("replica_groups=mesh['a'=2,'b'=2] {'a','b'}, x", ((0, 1, 2, 3),)),
         ("replica_groups=mesh['a'=4] {'a':(1)2}, x", ((0, 2), (1, 3))),
         ("replica_groups=mesh['a'=4] {'a':(2)2}, x", ((0, 1), (2, 3))),
+        ("replica_groups=mesh['a'=2,'b'=2], device_ids=([2,2]T(1,0)) {'b'}, x", ((0, 2), (1, 3))),
+        ("replica_groups=mesh['a'=2,'b'=2], device_ids=(3,2,1,0) {'b'}, x", ((3, 2), (1, 0))),
     ],
 )
 def test_each_form_of_groups_is_read(text, groups):

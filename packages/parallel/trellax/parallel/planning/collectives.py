@@ -11,13 +11,13 @@ depend on: an all-reduce of which each device keeps only its part counts as a re
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
 from trellax.parallel.planning.hlo_text import Computation, HloModule, Instruction, visits
+from trellax.parallel.planning.replica_groups import Groups, replica_groups
 
 CollectiveKind = Literal["all-gather", "reduce-scatter", "all-reduce", "all-to-all", "permute"]
 
@@ -36,8 +36,6 @@ _KINDS: dict[str, CollectiveKind] = {
 _KEEPS_ELEMENTS = ("reshape", "bitcast", "copy", "transpose", "convert")
 _SMALL = 64
 """Elements up to which an all-reduce is left as it is: XLA scatters no scalars."""
-
-Groups = tuple[tuple[int, ...], ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -176,77 +174,7 @@ class _AxisGroups:
         return tuple(reversed(place))
 
 
-def replica_groups(attributes: str) -> Groups:
-    """Returns the groups of devices that an instruction names; () if it names none, which means all devices together.
-
-    XLA writes them in three ways: `{{0,1},{2,3}}`, `[2,2]<=[4]` or `[2,4]<=[4,2]T(1,0)` (an iota that is reshaped, transposed
-    and reshaped), and `mesh['a'=4,'b'=2] {'b'}` (axes of a mesh, of which `'a':(1)2` is a part).
-
-    Raises:
-        ValueError: for a fourth.
-    """
-    listed = re.search(r"replica_groups=\{(\{[\d,{}]*\})?\}", attributes)
-    if listed:
-        return tuple(
-            tuple(int(d) for d in group.split(","))
-            for group in re.findall(r"\{([\d,]+)\}", listed[1] or "")
-        )
-    iota = re.search(r"replica_groups=\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?", attributes)
-    if iota:
-        dims, reshaped, order = (_ints(part) for part in iota.groups())
-        return _rows(_transposed(reshaped, order or tuple(range(len(reshaped)))), dims[-1])
-    mesh = re.search(
-        r"replica_groups=@?mesh\[([^\]]*)\](?:, device_ids=\(\[([\d,]+)\](?:T\(([\d,]+)\))?\))? *\{([^}]*)\}",
-        attributes,
-    )
-    if mesh:
-        return _mesh_groups(mesh[1], mesh[4])
-    if "replica_groups=" in attributes:
-        raise ValueError(f"Unknown form of replica groups: {attributes[:200]}.")
-    return ()
-
-
-def _mesh_groups(mesh: str, axes: str) -> Groups:
-    sizes = {name: int(size) for name, size in re.findall(r"'([^']+)'=(\d+)", mesh)}
-    wanted = [
-        (name, int(before or 1), int(size or 0))
-        for name, before, size in re.findall(r"'([^']+)'(?::\((\d+)\)(\d+))?", axes)
-    ]
-    parts: list[tuple[int, bool]] = (
-        []
-    )  # Sizes of the finest axes, and whether they are within a group.
-    for name, size in sizes.items():
-        taken = [(before, part or size) for axis, before, part in wanted if axis == name]
-        parts.extend(_split_axis(size, taken))
-    dims = tuple(size for size, _ in parts)
-    outer = [dim for dim, (_, within) in enumerate(parts) if not within]
-    inner = [dim for dim, (_, within) in enumerate(parts) if within]
-    return _rows(_transposed(dims, tuple(outer + inner)), math.prod(dims[dim] for dim in inner))
-
-
-def _split_axis(size: int, taken: Sequence[tuple[int, int]]) -> list[tuple[int, bool]]:
-    parts, done = [], 1
-    for before, part in sorted(taken):
-        parts += [(before // done, False), (part, True)]
-        done = before * part
-    return [(n, within) for n, within in [*parts, (size // done, False)] if n > 1]
-
-
-def _transposed(dims: tuple[int, ...], order: tuple[int, ...]) -> list[int]:
-    strides = [math.prod(dims[dim + 1 :]) for dim in range(len(dims))]
-    ranges = [range(0, dims[dim] * strides[dim], strides[dim]) for dim in order]
-    return [sum(place) for place in itertools.product(*ranges)]
-
-
-def _rows(devices: Sequence[int], length: int) -> Groups:
-    return tuple(tuple(devices[start : start + length]) for start in range(0, len(devices), length))
-
-
 def _pairs(attributes: str) -> list[tuple[int, int]]:
     found = re.search(r"source_target_pairs=\{([\d,{}]*)\}", attributes)
     pairs = re.findall(r"\{(\d+),(\d+)\}", found[1]) if found else []
     return [(int(source), int(target)) for source, target in pairs if source != target]
-
-
-def _ints(text: str | None) -> tuple[int, ...]:
-    return tuple(int(n) for n in text.split(",")) if text else ()
