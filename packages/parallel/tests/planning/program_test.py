@@ -2,7 +2,10 @@
 
 import importlib.util
 
+import jax
+import jax.numpy as jnp
 import pytest
+from jax.sharding import NamedSharding, PartitionSpec
 
 from tests.planning.tiny_program import EMBED, LAYERS, MLP, ROWS, lowered_step
 from trellax.parallel import MeshShape, build_mesh, hardware_named
@@ -62,3 +65,22 @@ def test_memory_holds_arguments_and_donated_results_once(program):
     assert memory.alias_bytes >= params
     assert memory.argument_bytes < memory.peak_bytes
     assert memory.host_bytes == 0
+
+
+def test_one_device_moves_nothing_and_does_all_the_work():
+    mesh = build_mesh(MeshShape(), devices=aot_devices(hardware_named("cpu"))[:1])
+    program = compile_program(lowered_step(mesh), mesh.shape)
+    assert program.collectives == () and program.notes == ()
+    assert program.matmul_flops == 3 * 2 * 2 * ROWS * EMBED * MLP * LAYERS
+
+
+@needs_libtpu
+@pytest.mark.parametrize("name", ["tpu-v5e-1", "tpu-v5e-4"])
+def test_a_program_that_does_not_fit_has_no_executable_and_says_what_it_needs(name):
+    devices = aot_devices(hardware_named(name))
+    mesh = build_mesh(MeshShape(fsdp=-1), devices=devices)
+    sharding = NamedSharding(mesh, PartitionSpec("fsdp"))
+    large = jax.ShapeDtypeStruct((len(devices) * 40, 2**29), jnp.bool_, sharding=sharding)
+    program = compile_program(jax.jit(jnp.logical_not).lower(large), mesh.shape)
+    assert program.executable is None and program.memory is None
+    assert program.overflow_bytes >= 40 * 2**29

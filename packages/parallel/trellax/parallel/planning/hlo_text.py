@@ -16,10 +16,10 @@ from collections.abc import Iterator, Mapping
 
 _BITS = {"pred": 8, "bf16": 16, "token": 0, "opaque": 0}
 _ARRAY = re.compile(r"([a-z]+\d*[a-z0-9]*)\[([\d,<=? ]*)\]")
-_HEADER = re.compile(r"^(ENTRY )?%?([^\s(]+) \(.*\{\s*$")
+_HEADER = re.compile(r"^(ENTRY )?%?([^\s({]+) (?:\(.*)?\{\s*$")
 _NAMED = re.compile(r"^\s+(?:ROOT )?%?([^\s=]+) = (.*)$")
 _OPCODE = re.compile(r"\s([a-z][a-z0-9-]*)\(")
-_OPERAND = re.compile(r"%([^\s,)#]+)(?:#(\d+))?")
+_OPERAND = re.compile(r"(?<![^\s,(])%?([A-Za-z_][\w.-]*)(?:#(\d+))?(?=,|$)")
 _CALLED = re.compile(
     r"(?:to_apply|calls|body|condition|true_computation|false_computation)=%?([^\s,})]+)"
 )

@@ -72,10 +72,10 @@ def compile_program(
         text = written[-1].read_text() if written else None
     notes = []
     if text is None:  # One device: there is nothing to partition.
-        text = "" if executable is None else executable.as_text()
+        text = lowered.as_text(dialect="hlo")
         if math.prod(axis_sizes.values()) > 1:
             notes.append(
-                "XLA wrote no partitioned module; collectives are those of the optimized one, which may hide some."
+                "XLA wrote no partitioned module, so collectives and matmuls per device are not known."
             )
     module = parse_hlo(text)
     return CompiledProgram(
