@@ -16,12 +16,15 @@ from jax.sharding import Mesh, PartitionSpec
 
 from tests.attention.suite import Case, make_inputs, reference
 from tests.tolerances import assert_close
+from trellax.kernels import dispatch
 from trellax.kernels.attention import (
     AlibiBias,
+    all_gather,
     all_gather_attention,
     attention,
     blockwise,
     ring_attention,
+    splash,
     ulysses_attention,
     zigzag,
 )
@@ -200,10 +203,38 @@ def test_what_cannot_be_split_is_refused(
         over_devices(method, 4, options, [jnp.asarray(x) for x in arrays])
 
 
-def test_demanding_a_kernel_that_the_method_cannot_use_is_refused() -> None:
+@pytest.mark.parametrize(
+    ("method", "name", "reason"),
+    [
+        ("all_gather", "splash", "needs a TPU"),
+        ("all_gather", "xla", "needs queries in one piece"),
+        ("ring", "splash", "computes its tiles itself"),
+    ],
+)
+def test_demanding_a_kernel_that_the_method_cannot_use_is_refused(
+    method: str, name: str, reason: str
+) -> None:
     arrays, options = make_inputs(CASES[1])
-    with pytest.raises(UnsupportedError, match="computes its tiles itself"):
-        over_devices("all_gather", 4, options | {"implementation": "splash"}, arrays)
+    with pytest.raises(UnsupportedError, match=reason):
+        over_devices(method, 4, options | {"implementation": name}, arrays)
+
+
+@pytest.mark.parametrize("mask", [CausalMask(), SlidingWindowMask(100)], ids=str)
+def test_the_emulated_tpu_kernel_serves_balanced_queries(mask: Mask, monkeypatch: Any) -> None:
+    case = Case("", B=1, S=512, T=512, N=2, K=1, H=128, mask=mask & SegmentMask(), segments=True)
+    arrays, options = make_inputs(case)
+    monkeypatch.setattr(splash, "run_part", functools.partial(splash.run_part, interpret=True))
+    monkeypatch.setattr(
+        all_gather, "SPLASH", dispatch.Implementation("splash", splash.run, splash.unsupported)
+    )
+    options["implementation"] = "splash"
+    qkv = [jnp.asarray(x) for x in arrays]
+    fn = functools.partial(over_devices, "all_gather", 2, options)
+    value, gradients = jax.jit(lambda x: (fn(x), jax.grad(lambda y: loss(fn, y, case.H))(x)))(qkv)
+    assert_close(value, reference(case, arrays, options), gradient=True)
+    expected = jax.grad(lambda x: loss(lambda y: reference(case, y, options, jnp), x, case.H))(qkv)
+    for a, e in zip(gradients, expected, strict=True):
+        assert_close(a, e, gradient=True)
 
 
 def test_alibi_of_some_heads_is_a_part_of_alibi() -> None:

@@ -208,7 +208,7 @@ def test_a_rule_that_cannot_be_split_is_served_where_heads_are_whole_and_refused
 
 
 def test_kernels_that_a_method_cannot_use_are_refused() -> None:
-    with pytest.raises(UnsupportedError, match="ring attention computes its tiles itself"):
+    with pytest.raises(UnsupportedError, match="a ring computes its tiles itself"):
         scoped(core_of(None, "ring", implementation="xla"), {"seq": 2}, *qkv())
 
 

@@ -4,13 +4,15 @@
 
 One collective a pass, which costs little where keys have few heads (the context parallelism of Llama 3, 2407.21783,
 section 3.3.2); keys and values of the row are held while they are used, and gathered again for the backward pass. Where
-the mask is causal, devices exchange half their queries first (`zigzag`), so that each visits equally many tiles.
+the mask is causal, devices exchange half their queries first (`zigzag`), so that each visits equally many tiles; on TPU
+the splash kernel does so, too.
 
 Axes: B batch, S tokens of a device, T tokens of the row, N heads, K kv heads, G query heads a kv head, H head dim, P tiles.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from typing import Any, NamedTuple
 
@@ -20,14 +22,13 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from trellax.kernels import dispatch
-from trellax.kernels.attention import blockwise
-from trellax.kernels.attention.api import attention
+from trellax.kernels.attention import blockwise, splash
+from trellax.kernels.attention.api import CHUNKED, IMPLEMENTATIONS, SPLASH, attention
 from trellax.kernels.attention.bias import ScoreBias
 from trellax.kernels.attention.blocks import dividing_block_sizes
 from trellax.kernels.attention.blockwise import QKV, Form, Tiles, Tokens
 from trellax.kernels.attention.call import AttentionCall, make_call
 from trellax.kernels.attention.xla import group_heads
-from trellax.kernels.attention.xla_chunked import only_tiled
 from trellax.kernels.attention.zigzag import (
     Axis,
     check_length,
@@ -70,8 +71,7 @@ def all_gather_attention(
         bias: a rule on positions; or an array of this device's queries and all keys.
         scale: factor of the scores; None for H^-0.5.
         soft_cap: c in c·tanh(score / c), or None.
-        implementation: as for `attention`, of masks that are not causal and of dense biases; balanced causal attention
-            is tiled by itself and knows but "xla_chunked".
+        implementation: as for `attention`; causal masks without a dense bias are served by "splash" and "xla_chunked".
 
     Raises:
         ValueError: the mask is causal and the device's tokens are not an even number.
@@ -81,8 +81,22 @@ def all_gather_attention(
     call = make_call(query, key, value, query_segments=segments, key_segments=segments, **options)
     if not call.mask.is_causal or call.dense_bias is not None:
         return _with_whole_keys(call, axis, options | {"implementation": implementation})
-    only_tiled(implementation, "balanced causal attention with gathered keys")
-    return _balanced(call, axis)
+    check_length(query.shape[1], jax.lax.axis_size(axis))
+    candidates = _balanced_implementations(axis)
+    choice = dispatch.choose("attention", candidates, requested=implementation, call=call)
+    return choice.implementation.run(call)
+
+
+def _balanced_implementations(axis: Axis) -> list[dispatch.Implementation]:
+    """What serves causal attention of a device's own tokens, best first, and why the other kernels do not."""
+    run = {
+        "splash": functools.partial(_by_splash, axis=axis),
+        "xla_chunked": functools.partial(_tiled, axis=axis),
+    }
+    no = lambda _: "needs queries in one piece; UlyssesContext runs any kernel"
+    able = [dispatch.Implementation(i.name, run[i.name], i.refusal) for i in (SPLASH, CHUNKED)]
+    others = [i for i in IMPLEMENTATIONS if i.name not in run]
+    return able + [dispatch.Implementation(i.name, i.run, no) for i in others]
 
 
 def _with_whole_keys(call: AttentionCall, axis: Axis, options: dict[str, Any]) -> Array:
@@ -99,10 +113,29 @@ def _with_whole_keys(call: AttentionCall, axis: Axis, options: dict[str, Any]) -
     return attention(call.q_BSNH, gather(call.k_BTKH), gather(call.v_BTKH), **options)
 
 
-def _balanced(call: AttentionCall, axis: Axis) -> Array:
+def _by_splash(call: AttentionCall, *, axis: Axis) -> Array:
+    """Keeps a device's own tokens and results for the backward pass, which gathers again."""
+    S, n = call.q_BSNH.shape[1], jax.lax.axis_size(axis)
+    gather = functools.partial(jax.lax.all_gather, axis_name=axis, axis=1, tiled=True)
+
+    def attend(q: Array, k: Array, v: Array, q_seg: Array | None, k_seg: Array | None) -> Array:
+        fields = {"q_BSNH": q, "k_BTKH": gather(k), "v_BTKH": gather(v)}
+        part = dataclasses.replace(call, **fields, q_seg_BS=q_seg, k_seg_BT=k_seg)
+        return splash.run_part(part, chunk_positions(n, S), jax.lax.axis_index(axis))
+
+    q_seg = k_seg = None
+    if call.segments_matter:
+        assert call.q_seg_BS is not None
+        q_seg, k_seg = to_zigzag(call.q_seg_BS, axis=axis, dim=1), gather(call.q_seg_BS)
+    kept = jax.checkpoint_policies.save_only_these_names(blockwise.STATISTICS_NAME)
+    q_BSNH = to_zigzag(call.q_BSNH, axis=axis, dim=1)
+    o_BSNH = jax.checkpoint(attend, policy=kept)(q_BSNH, call.k_BTKH, call.v_BTKH, q_seg, k_seg)
+    return from_zigzag(o_BSNH, axis=axis, dim=1)
+
+
+def _tiled(call: AttentionCall, *, axis: Axis) -> Array:
     S, K = call.q_BSNH.shape[1], call.k_BTKH.shape[2]
     n = jax.lax.axis_size(axis)
-    check_length(S, n)
     sizes = dividing_block_sizes("xla_chunked", call, S // 2)
     form = Form(call.mask, call.scale, call.soft_cap, sizes["query"], sizes["key"], S * n)
     q_BSNH = to_zigzag(call.q_BSNH, axis=axis, dim=1)

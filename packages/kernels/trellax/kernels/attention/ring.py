@@ -27,7 +27,6 @@ from trellax.kernels.attention.blocks import dividing_block_sizes
 from trellax.kernels.attention.blockwise import QKV, Form, Softmax, Tiles, Tokens
 from trellax.kernels.attention.call import AttentionCall, make_call
 from trellax.kernels.attention.xla import group_heads
-from trellax.kernels.attention.xla_chunked import only_tiled
 from trellax.kernels.attention.zigzag import (
     Axis,
     check_length,
@@ -77,7 +76,7 @@ def ring_attention(
         ValueError: the mask is causal and the device's tokens are not an even number; or a bias is dense.
         UnsupportedError: other kernels are demanded.
     """
-    only_tiled(implementation, "ring attention")
+    _check_implementation(implementation)
     options: dict[str, Any] = {"mask": mask, "bias": bias, "scale": scale, "soft_cap": soft_cap}
     call = make_call(query, key, value, query_segments=segments, key_segments=segments, **options)
     if call.dense_bias is not None:
@@ -101,6 +100,20 @@ def ring_attention(
     position_S = _positions(ring, query.shape[1], jax.lax.axis_index(axis))
     o_BKGSH = _attend(ring, qkv, Tokens(position_S, position_S, seg_BS, seg_BS, bias))
     return back(o_BKGSH.transpose(0, 3, 1, 2, 4).reshape(query.shape), axis=axis, dim=1)
+
+
+def _check_implementation(implementation: dispatch.Requested) -> None:
+    """Raises if other kernels are demanded than the tiles that these are.
+
+    Raises:
+        UnsupportedError: "xla_chunked" is not among those requested.
+    """
+    names = (implementation,) if isinstance(implementation, str) else implementation
+    if names is not None and "xla_chunked" not in names:
+        reason = "a ring computes its tiles itself, as xla_chunked; UlyssesContext runs any kernel"
+        raise dispatch.UnsupportedError(
+            "attention", [dispatch.Refusal(str(name), reason) for name in names]
+        )
 
 
 def _form(call: AttentionCall) -> Form:

@@ -6,8 +6,11 @@ Axes: B batch, S query sequence, T key sequence, N heads, K kv heads, H head dim
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 from jax.experimental.pallas.ops.tpu import splash_attention
 from jaxtyping import Array, Float
 
@@ -47,24 +50,78 @@ def unsupported(call: AttentionCall) -> str | None:
 
 def run(call: AttentionCall, *, interpret: bool = False) -> Float[Array, "B S N H"]:
     """Runs the kernel; `interpret` emulates it on any platform, slowly, for tests."""
-    kernel = splash_attention.make_splash_mha_single_device(
-        mask=splash_attention.MultiHeadMask([_mask(call)] * call.q_BSNH.shape[2]),
+    kernel = _kernel(call, _mask(call), num_parts=1, interpret=interpret)
+    return zero_empty_rows(call, _apply(kernel, call))
+
+
+def run_part(
+    call: AttentionCall, positions_nS: np.ndarray, part: Array, *, interpret: bool = False
+) -> Float[Array, "B S N H"]:
+    """Runs the kernel on one of n parts of a row's queries and on all its keys, T = n·S.
+
+    One program serves all parts: what the mask hides from each is a table, of which `part` chooses.
+
+    Args:
+        call: as for `run`; a query must be able to see its own key.
+        positions_nS: places in the row of each part's queries.
+        part: which one this is, an integer that may be data.
+    """
+    num_parts = positions_nS.shape[0]
+    mask = _mask(call, num_queries=positions_nS.size)
+    mask.q_sequence = positions_nS.reshape(-1)
+    kernel = _kernel(call, mask, num_parts=num_parts, interpret=interpret)
+    o_BSNH = _apply(_part_of(kernel, part, num_parts), call)
+    if not call.segments_matter:
+        return o_BSNH
+    assert call.q_seg_BS is not None
+    return jnp.where(call.q_seg_BS[:, :, None, None] != 0, o_BSNH, 0)
+
+
+def _part_of(kernel: Any, part: Array, num_parts: int) -> Any:
+    """The kernel with its tables, [heads, queries, keys], cut to one part of the queries."""
+
+    def cut(x: Array | None, axis: int) -> Array | None:
+        if x is None:
+            return None
+        size = x.shape[axis] // num_parts
+        return jax.lax.dynamic_slice_in_dim(x, part * size, size, axis=axis)
+
+    def tables(info: Any) -> Any:
+        return info._replace(
+            data_next=cut(info.data_next, 1),
+            mask_next=cut(info.mask_next, 1),
+            block_mask=cut(info.block_mask, 1),
+            q_sequence=cut(info.q_sequence, 0),
+        )
+
+    infos, options = kernel.tree_flatten()
+    return kernel.tree_unflatten(options, tuple(map(tables, infos)))
+
+
+def _kernel(call: AttentionCall, mask: Any, *, num_parts: int, interpret: bool) -> Any:
+    return splash_attention.make_splash_mha(
+        mask=splash_attention.MultiHeadMask([mask] * call.q_BSNH.shape[2]),
         block_sizes=_block_sizes(call),
+        head_shards=1,
+        q_seq_shards=num_parts,
         attn_logits_soft_cap=call.soft_cap,
         residual_checkpoint_name=STATISTICS_NAME,  # Of both its result and the softmax's sums.
         interpret=interpret,
     )
+
+
+def _apply(kernel: Any, call: AttentionCall) -> Float[Array, "B S N H"]:
     q_BNSH = (call.q_BSNH * call.scale).astype(call.q_BSNH.dtype).transpose(0, 2, 1, 3)
     k_BKTH, v_BKTH = (x.transpose(0, 2, 1, 3) for x in (call.k_BTKH, call.v_BTKH))
     segments = _segments(call)
     o_BNSH = jax.vmap(kernel, in_axes=(0, 0, 0, None if segments is None else 0))(
         q_BNSH, k_BKTH, v_BKTH, segments
     )
-    return zero_empty_rows(call, o_BNSH.transpose(0, 2, 1, 3))
+    return o_BNSH.transpose(0, 2, 1, 3)
 
 
-def _mask(call: AttentionCall) -> splash_attention.Mask:
-    shape = (call.q_BSNH.shape[1], call.k_BTKH.shape[1])
+def _mask(call: AttentionCall, num_queries: int | None = None) -> Any:
+    shape = (num_queries or call.q_BSNH.shape[1], call.k_BTKH.shape[1])
     if call.mask.window is not None:
         left = call.mask.window - 1
         sides = (left, 0 if call.mask.is_causal else left)

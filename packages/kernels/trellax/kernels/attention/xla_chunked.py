@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from trellax.kernels import dispatch, placement
+from trellax.kernels import placement
 from trellax.kernels.attention import blockwise
 from trellax.kernels.attention.blocks import block_sizes
 from trellax.kernels.attention.blockwise import QKV, Form, Tokens
@@ -29,20 +29,6 @@ def refusal(call: AttentionCall) -> str | None:
     if call.dense_bias is not None:
         return "a dense bias holds S·T numbers a head, which it exists to avoid; use a ScoreBias"
     return None
-
-
-def only_tiled(implementation: dispatch.Requested, what: str) -> None:
-    """Raises if other kernels are demanded of a method that is tiled by itself.
-
-    Raises:
-        UnsupportedError: "xla_chunked" is not among those requested.
-    """
-    names = (implementation,) if isinstance(implementation, str) else implementation
-    if names is not None and "xla_chunked" not in names:
-        reason = f"{what} computes its tiles itself, as xla_chunked; UlyssesContext runs any kernel"
-        raise dispatch.UnsupportedError(
-            "attention", [dispatch.Refusal(str(name), reason) for name in names]
-        )
 
 
 def run(call: AttentionCall) -> Float[Array, "B S N H"]:

@@ -7,7 +7,7 @@ order of the row. Where nothing splits rows, none of these is asked.
 
 | | memory a device | sends | kernels |
 | --- | --- | --- | --- |
-| `AllGatherContext` | keys and values of a row, while they are used | them, once a pass | tiles; any where nothing is causal |
+| `AllGatherContext` | keys and values of a row, while they are used | them, once a pass | splash or tiles; any where nothing is causal |
 | `RingContext` | its own tokens only | keys and values, overlapping with compute | tiles |
 | `UlyssesContext` | whole rows of a part of the heads | queries, keys, values, outputs, once | any |
 
