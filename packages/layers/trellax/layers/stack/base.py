@@ -56,7 +56,7 @@ class Stack(BaseLayer):
             rows: trees of arrays `[B, ...]` that `then` reads, such as targets.
             then: maps the hidden states of some rows, and the same rows of `rows`, to a named tuple
                 (total, weight) of float32 scalars that are sums over these rows. It may use modules
-                and their parameters as any code of the caller.
+                and their parameters as any code of the caller. Random numbers are the same for all parts.
         """
         return then(self(x_BSD, *args), *rows)
 
