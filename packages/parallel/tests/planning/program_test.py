@@ -1,6 +1,9 @@
 """A compiled program's memory, collectives and matmuls are those that its shapes imply, on every platform."""
 
 import importlib.util
+import os
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -84,3 +87,28 @@ def test_a_program_that_does_not_fit_has_no_executable_and_says_what_it_needs(na
     program = compile_program(jax.jit(jnp.logical_not).lower(large), mesh.shape)
     assert program.executable is None and program.memory is None
     assert program.overflow_bytes >= 40 * 2**29
+
+
+def test_a_persistent_cache_does_not_hide_the_partitioned_program(tmp_path):
+    code = (
+        "import jax, os, sys\n"
+        "jax.config.update('jax_num_cpu_devices', 8)\n"
+        "jax.config.update('jax_compilation_cache_dir', sys.argv[1])\n"
+        "jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)\n"
+        "from tests.planning.tiny_program import lowered_step\n"
+        "from trellax.parallel import MeshShape, build_mesh\n"
+        "from trellax.parallel.planning import compile_program\n"
+        "mesh = build_mesh(MeshShape(fsdp=4, model=2))\n"
+        "lowered_step(mesh).compile()\n"
+        "cached = os.listdir(sys.argv[1])\n"
+        "print(len(compile_program(lowered_step(mesh), mesh.shape).collectives))\n"
+        "assert cached and os.listdir(sys.argv[1]) == cached\n"
+        "jax.jit(jax.numpy.cos)(jax.numpy.ones(3))\n"
+        "assert len(os.listdir(sys.argv[1])) > len(cached)  # It is on again.\n"
+    )
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "JAX_PLATFORMS": "cpu"}
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)], env=env, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) > 0

@@ -6,11 +6,12 @@ program.memory.peak_bytes, program.collectives
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +96,8 @@ def _compiled(lowered: Any, options: Mapping[str, Any]) -> tuple[Any, float | No
     import jax
 
     try:
-        return lowered.compile(compiler_options=dict(options)), None
+        with _without_cache():
+            return lowered.compile(compiler_options=dict(options)), None
     except jax.errors.JaxRuntimeError as e:
         message = str(e)
         if not re.search(_OUT_OF_MEMORY, message, re.IGNORECASE):
@@ -103,6 +105,23 @@ def _compiled(lowered: Any, options: Mapping[str, Any]) -> tuple[Any, float | No
         needed = re.search(_NEEDED, message, re.IGNORECASE)
         number, unit = (needed[1] or needed[3], needed[2] or needed[4]) if needed else ("", "")
         return None, float(number) * _UNITS[unit.upper()] if needed else None
+
+
+@contextlib.contextmanager
+def _without_cache() -> Iterator[None]:
+    """Switches JAX's persistent cache off: what it holds would not be partitioned again, so that nothing could be read, and
+    programs for other machines cannot be loaded from it."""
+    import jax
+    from jax.experimental.compilation_cache import compilation_cache
+
+    setting = jax.config.jax_enable_compilation_cache
+    jax.config.update("jax_enable_compilation_cache", False)
+    compilation_cache.reset_cache()  # The setting is read once, by the first compilation.
+    try:
+        yield
+    finally:
+        jax.config.update("jax_enable_compilation_cache", setting)
+        compilation_cache.reset_cache()
 
 
 def _matmul_flops(visit: Visit) -> float:
