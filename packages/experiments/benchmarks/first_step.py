@@ -17,7 +17,7 @@ from typing import Any
 from benchmarks.measuring import Stopwatch
 
 TRAINING_IMPORTS = (
-    "trellax.experiments.cli.verbs.train, trellax.experiments.llama, trellax.runtime, optax, grain, "
+    "trellax.experiments.cli.verbs.train, trellax.experiments.llama2, trellax.runtime, optax, grain, "
     "tokenizers, orbax.checkpoint, tensorboardX, rich.progress"
 )
 """What a training run has imported by its first step or its first checkpoint."""

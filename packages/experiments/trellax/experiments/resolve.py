@@ -23,6 +23,7 @@ class Resolved:
     """A config, not finalized, and how it came about.
 
     Attributes:
+        name: of the experiment.
         cfg: the trainer config.
         summary: one line about the experiment.
         hardware: what it is resolved for.
@@ -31,6 +32,7 @@ class Resolved:
         user_changes: what flags and overrides changed after that.
     """
 
+    name: str
     cfg: Any
     summary: str
     hardware: Hardware
@@ -82,6 +84,7 @@ def resolve(
         cfg.set(seed=seed)
     apply_overrides(cfg, overrides)
     return Resolved(
+        name=name,
         cfg=cfg,
         summary=recipe_summary(name),
         hardware=hardware,

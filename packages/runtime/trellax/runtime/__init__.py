@@ -26,9 +26,18 @@ from trellax.runtime.learner import (
     Sgd,
     WarmupStableDecaySchedule,
 )
-from trellax.runtime.trainer import NonFiniteError, Outcome, Profiler, Trainer, TrainProgram
+from trellax.runtime.trainer import (
+    TRAIN_FLOPS_PER_FORWARD_FLOP,
+    ExecutableMismatchError,
+    NonFiniteError,
+    Outcome,
+    Profiler,
+    Trainer,
+    TrainProgram,
+)
 
 __all__ = [
+    "TRAIN_FLOPS_PER_FORWARD_FLOP",
     "Adafactor",
     "AdamW",
     "CheckpointMismatchError",
@@ -37,6 +46,7 @@ __all__ = [
     "ConstantSchedule",
     "CosineSchedule",
     "Evaluator",
+    "ExecutableMismatchError",
     "Input",
     "InverseSqrtSchedule",
     "Learner",

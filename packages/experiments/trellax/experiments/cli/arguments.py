@@ -27,6 +27,8 @@ VERBS = {
     "show": "print the config tree (--as=text, python, json, final or specs)",
     "diff": "print how two experiments, or an experiment and its overrides, differ",
     "html": "write the config tree, or two side by side, as a page",
+    "plan": "compile the train step for hardware that is not here: does it fit, how fast can it be",
+    "tune": "search mesh, accumulation and remat for hardware that is not here; print a mesh rule",
     "list": "name the experiments",
 }
 
@@ -35,7 +37,13 @@ _FLAG_VERBS = {
     "steps": ("train",),
     "seed": ("train", "generate"),
     "text": ("train", "eval"),
-    "hardware": ("show", "diff", "html"),
+    "hardware": ("show", "diff", "html", "plan", "tune"),
+    "json": ("plan", "tune"),
+    "html": ("plan",),
+    "save": ("plan",),
+    "executable": ("train",),
+    "remat": ("plan",),
+    "candidates": ("tune",),
     "step": ("eval", "generate"),
     "prompt": ("generate",),
     "tokens": ("generate",),
@@ -43,7 +51,7 @@ _FLAG_VERBS = {
     "top_k": ("generate",),
     "as": ("show",),
     "explain": ("show",),
-    "output": ("html",),
+    "output": ("html", "tune"),
 }
 _ALWAYS = ("experiment", "help")
 
@@ -87,7 +95,7 @@ def usage() -> str:
     """Returns the text of `--help`."""
     verbs = "\n".join(f"  {verb:<9} {text}" for verb, text in VERBS.items())
     lines = [
-        f"  --{name + '=' + _PLACEHOLDERS[name]:<18} {_define_flags()[name].help}"
+        f"  --{'='.join(filter(None, (name, _PLACEHOLDERS[name]))):<18} {_define_flags()[name].help}"
         for name in _FLAG_VERBS
     ]
     return (
@@ -106,6 +114,12 @@ _PLACEHOLDERS = {
     "seed": "S",
     "text": "FILES",
     "hardware": "NAME",
+    "json": "",
+    "html": "FILE",
+    "save": "FILE",
+    "executable": "FILE",
+    "remat": "",
+    "candidates": "N",
     "step": "N",
     "prompt": "TEXT",
     "tokens": "N",
@@ -131,11 +145,25 @@ def _define_flags() -> flags.FlagValues:
         "seed", None, "of parameters and data, or of the draws", flag_values=values
     )
     flags.DEFINE_list("text", None, "your own text files, comma-separated", flag_values=values)
-    flags.DEFINE_string(
+    flags.DEFINE_multi_string(
         "hardware",
         None,
-        "apply the mesh rule of this hardware, e.g. tpu-v5p-512",
+        "apply the mesh rule of this hardware, e.g. tpu-v5p-512; plan takes several",
         flag_values=values,
+    )
+    flags.DEFINE_bool("json", False, "print JSON", flag_values=values)
+    flags.DEFINE_string("html", None, "write the plans as a page", flag_values=values)
+    flags.DEFINE_string(
+        "save", None, "write the compiled step, for train --executable", flag_values=values
+    )
+    flags.DEFINE_string(
+        "executable", None, "compiled step to run, from plan --save", flag_values=values
+    )
+    flags.DEFINE_bool(
+        "remat", False, "compare what remat policies keep and compute again", flag_values=values
+    )
+    flags.DEFINE_integer(
+        "candidates", 4, "how many to compile, at most", lower_bound=1, flag_values=values
     )
     flags.DEFINE_integer(
         "step", None, "which checkpoint [the newest]", lower_bound=0, flag_values=values
@@ -197,3 +225,10 @@ def _check_flags(verb: str, values: flags.FlagValues) -> None:
     for name, verbs in _FLAG_VERBS.items():
         if values[name].present and verb not in verbs:
             raise UsageError(f"--{name} is for {' and '.join(verbs)}, not for `{verb}`.")
+    hardware = values.hardware or []
+    if verb in ("plan", "tune") and not hardware:
+        raise UsageError(f"`{verb}` needs --hardware=NAME, for example --hardware=tpu-v5p-512.")
+    if len(hardware) > 1 and verb != "plan":
+        raise UsageError(f"`{verb}` takes one --hardware, not {len(hardware)}.")
+    if values.save and len(hardware) > 1:
+        raise UsageError("--save writes one compiled step; name one --hardware.")

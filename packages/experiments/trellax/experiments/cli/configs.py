@@ -8,7 +8,7 @@ from trellax.config import apply_overrides
 from trellax.experiments.cli.arguments import Arguments, UsageError
 from trellax.experiments.registry import get_experiment
 from trellax.experiments.resolve import resolve
-from trellax.parallel import hardware_named
+from trellax.parallel import Hardware, hardware_named
 
 
 def config_of(arguments: Arguments, name: str) -> Any:
@@ -21,8 +21,17 @@ def config_of(arguments: Arguments, name: str) -> Any:
         cfg = get_experiment(name)
         apply_overrides(cfg, arguments.overrides)
         return cfg
+    (hardware,) = hardware_of(arguments)
+    return resolve(name, hardware=hardware, overrides=arguments.overrides).cfg
+
+
+def hardware_of(arguments: Arguments) -> list[Hardware]:
+    """Returns what --hardware names.
+
+    Raises:
+        UsageError: for hardware that there is not.
+    """
     try:
-        hardware = hardware_named(arguments.flags.hardware)
+        return [hardware_named(name) for name in arguments.flags.hardware]
     except ValueError as e:
         raise UsageError(str(e)) from e
-    return resolve(name, hardware=hardware, overrides=arguments.overrides).cfg

@@ -53,7 +53,12 @@ def _is_users_mistake(error: Exception) -> bool:
     """Whether the error is one of those that say how to mend the input, from parts loaded lazily."""
     from trellax.experiments.registry import UnknownExperimentError
     from trellax.experiments.run_folder import RunFolderError
-    from trellax.runtime import CheckpointMismatchError, CheckpointNotFoundError
+    from trellax.parallel.planning import PlanningUnavailableError
+    from trellax.runtime import (
+        CheckpointMismatchError,
+        CheckpointNotFoundError,
+        ExecutableMismatchError,
+    )
     from trellax.runtime.input import InputError
 
     kinds = (
@@ -62,5 +67,7 @@ def _is_users_mistake(error: Exception) -> bool:
         InputError,
         CheckpointNotFoundError,
         CheckpointMismatchError,
+        ExecutableMismatchError,
+        PlanningUnavailableError,
     )
     return isinstance(error, kinds)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -38,7 +39,7 @@ def run(arguments: Arguments) -> int:
     folder.check_resumable(resolved.cfg)
     console = Console()
     panel.print_start(console, resolved, _facts(arguments, final, folder))
-    trainer = _built(final, folder)
+    trainer = _built(final, folder, flags.executable)
     folder.start(resolved.cfg, hardware=resolved.hardware.name, argv=sys.argv)
     outcome = trainer.run()
     if outcome.stopped_by is not None:
@@ -49,10 +50,12 @@ def run(arguments: Arguments) -> int:
     return 0
 
 
-def _built(final: Any, folder: RunFolder) -> Any:
+def _built(final: Any, folder: RunFolder, executable: str | None) -> Any:
     """Returns the trainer; a config that does not fit its data or these devices is a mistake."""
+    if executable is not None and not Path(executable).is_file():
+        raise UsageError(f"--executable={executable}: there is no such file; `plan --save` makes one.")
     try:
-        return final.instantiate(directory=str(folder.path))
+        return final.instantiate(directory=str(folder.path), executable=executable)
     except ValueError as e:
         raise UsageError(str(e)) from e
 
