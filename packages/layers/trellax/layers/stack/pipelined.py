@@ -117,6 +117,12 @@ class PipelinedStack(RepeatedStack):
                 return None
             return layer_refusal(self, run.size(AXIS)) or row_refusal(self, run)
 
+        def idle_fraction(self, run: RunShape) -> float:
+            """Returns the share of a step in which a stage waits for others, for plans."""
+            return bubble_fraction(
+                run.size(AXIS), self.num_microbatches, self.num_repeats, self.schedule
+            )
+
     def forward(self, x_BSD: Float[Array, "B S D"], *args: Any) -> Float[Array, "B S D"]:
         """Returns `x_BSD` after all layers; of `args`, each row's part goes with it.
 
