@@ -17,6 +17,12 @@ from trellax.parallel.sharding.placement import (
     named_sharding,
     shardings_for,
 )
+from trellax.parallel.sharding.report import (
+    ArrayPlacement,
+    LogicalArray,
+    ShardingReport,
+    sharding_report,
+)
 from trellax.parallel.sharding.rule_sets import (
     fsdp_rules,
     fsdp_tensor_rules,
@@ -34,11 +40,14 @@ from trellax.parallel.sharding.split import DeviceSplit, split_over_devices
 __all__ = [
     "ACTIVATION_AXES",
     "PARAMETER_AXES",
+    "ArrayPlacement",
     "ArraySpec",
     "DeviceSplit",
+    "LogicalArray",
     "LogicalAxes",
     "LogicalAxisRules",
     "OmittedAxis",
+    "ShardingReport",
     "ShardingScope",
     "SpecReport",
     "constrain",
@@ -48,6 +57,7 @@ __all__ = [
     "fsdp_tensor_rules",
     "named_sharding",
     "replicated_rules",
+    "sharding_report",
     "sharding_scope",
     "shardings_for",
     "split_over_devices",

@@ -61,10 +61,10 @@ def shardings_for(specs: Any, mesh: jax.sharding.Mesh, rules: LogicalAxisRules) 
     """
 
     def sharding(path: str, spec: ArraySpec) -> jax.sharding.NamedSharding:
-        _refuse_collisions(path, spec, rules)
+        refuse_collisions(path, spec, rules)
         return named_sharding(mesh, rules, spec.logical_axes, spec.shape)
 
-    return _map_specs(sharding, specs)
+    return visit_specs(sharding, specs)
 
 
 def explain_shardings(
@@ -77,11 +77,12 @@ def explain_shardings(
         report = rules.explain_spec(spec.logical_axes, shape=spec.shape, axis_sizes=mesh.shape)
         lines[path] = str(report)
 
-    _map_specs(explain, specs)
+    visit_specs(explain, specs)
     return lines
 
 
-def _refuse_collisions(path: str, spec: ArraySpec, rules: LogicalAxisRules) -> None:
+def refuse_collisions(path: str, spec: ArraySpec, rules: LogicalAxisRules) -> None:
+    """Raises if two dimensions of a parameter ask for one mesh axis, whatever the mesh's sizes."""
     try:
         report = rules.explain_spec(spec.logical_axes, shape=spec.shape)
     except ValueError as e:
@@ -94,7 +95,8 @@ def _refuse_collisions(path: str, spec: ArraySpec, rules: LogicalAxisRules) -> N
         )
 
 
-def _map_specs(fn: Callable[[str, ArraySpec], Any], specs: Any) -> Any:
+def visit_specs(fn: Callable[[str, ArraySpec], Any], specs: Any) -> Any:
+    """Returns the tree of `fn(path, spec)` of a tree of specs."""
     import jax
 
     def visit(key_path: Any, spec: Any) -> Any:
