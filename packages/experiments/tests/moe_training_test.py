@@ -25,6 +25,7 @@ DIFF = f"""\
 + {LAYER}.num_experts         4
 + {LAYER}.experts_per_token   2
 + {LAYER}.router              TopKRouter
++ {LAYER}.dispatch            DroplessDispatch
 + {LAYER}.experts             GroupedExperts
 + {LAYER}.shared_expert       None"""
 

@@ -11,8 +11,9 @@ import optax
 import pytest
 
 from tests.tiny import tiny_input, tiny_model
-from trellax.config import finalize
-from trellax.layers import functional
+from trellax.config import finalize, replace_config
+from trellax.layers import FeedForwardLayer, LoadBalancingBias, MoELayer, functional
+from trellax.parallel import RematPolicy
 from trellax.runtime import AdamW, ConstantSchedule, Learner
 from trellax.runtime.trainer import TrainStep
 from trellax.runtime.trainer.train_step import split_microbatches
@@ -20,8 +21,8 @@ from trellax.runtime.trainer.train_step import split_microbatches
 Tree = dict[str, Any]
 
 
-def make_step(**options: Any) -> TrainStep:
-    model = finalize(tiny_model()).instantiate()
+def make_step(model_cfg: Any = None, **options: Any) -> TrainStep:
+    model = finalize(model_cfg or tiny_model()).instantiate()
     schedule = ConstantSchedule.default_config().set(peak=1e-2)
     cfg = Learner.default_config().set(
         optimizer=AdamW.default_config(), schedule=schedule, total_steps=10, max_grad_norm=1.0
@@ -128,3 +129,27 @@ def test_the_state_is_a_function_of_the_seed_and_has_the_specs_it_says() -> None
     shapes = jax.tree.map(lambda s: (tuple(s.shape), str(s.dtype)), specs, is_leaf=is_spec)
     actual = jax.tree.map(lambda x: (x.shape, str(x.dtype)), first)
     assert shapes == actual
+
+
+@pytest.mark.parametrize("num", [1, 2])
+def test_what_modules_update_themselves_keeps_its_type_and_small_steps(num: int) -> None:
+    """A router's bias moves by its rate a step, whatever the compute type, in scanned and rematerialized layers."""
+    model_cfg = tiny_model()
+    moe = MoELayer.default_config().set(num_experts=4, remat=RematPolicy.Config())
+    moe.router.selection_bias = LoadBalancingBias.default_config().set(rate=1e-3)
+    replace_config(model_cfg, FeedForwardLayer, moe)
+    step = make_step(model_cfg, compute_dtype="bfloat16", accumulation_steps=num)
+    state, jitted = step.init(), jax.jit(step)
+    bias_of = lambda state: state["params"]["decoder"]["stack"]["layer"]["feed_forward"]["router"][
+        "selection_bias"
+    ]["bias"]
+    start = jnp.full((2, 4), 1.0)  # Near one, bfloat16 cannot tell such steps from nothing.
+    state["params"] = jax.tree.map(lambda x: start if x is bias_of(state) else x, state["params"])
+    for index in range(3):
+        before = bias_of(state)
+        state, metrics = jitted(state, make_batch(index))
+        moved = np.asarray(bias_of(state) - before)
+        assert bias_of(state).dtype == jnp.float32
+        np.testing.assert_allclose(np.abs(moved[moved != 0]), 1e-3, rtol=1e-3)
+        assert (moved != 0).any(axis=1).all(), "Loads of a few tokens on four experts are uneven."
+    assert np.isfinite(metrics["loss"])

@@ -1,7 +1,7 @@
 """Collectives that not every compiler has, and why one cannot be used here.
 
-    if ragged_all_to_all_refusal() is None:
-        jax.lax.ragged_all_to_all(...)
+if ragged_all_to_all_refusal() is None:
+    jax.lax.ragged_all_to_all(...)
 """
 
 from __future__ import annotations

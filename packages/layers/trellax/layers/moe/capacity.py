@@ -61,10 +61,8 @@ class CapacityDispatch(Dispatch):
         order = sorted_copies(experts_NC, self.cfg.num_experts, first_choices_first=True)
         rank_K = jnp.arange(self._capacity(*experts_NC.shape))
         is_taken_EK = rank_K < order.sizes_E[:, None]
-        place_EK = jnp.where(is_taken_EK, order.starts_E[:, None] + rank_K, experts_NC.size)
-        copy_R = order.copy_M.at[place_EK.reshape(-1)].get(
-            mode="fill", fill_value=experts_NC.size
-        )
+        place_EK = jnp.where(is_taken_EK, order.starts[:, None] + rank_K, experts_NC.size)
+        copy_R = order.copy_M.at[place_EK.reshape(-1)].get(mode="fill", fill_value=experts_NC.size)
         slot_NC = inverse(copy_R, experts_NC.size).reshape(experts_NC.shape)
         return Slots(copy_R, slot_NC), experts_NC.size - is_taken_EK.sum(dtype=jnp.int32)
 

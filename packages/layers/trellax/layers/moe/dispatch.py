@@ -22,6 +22,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int
 
 from trellax.config import REQUIRED, Required
@@ -32,7 +33,7 @@ from trellax.parallel import DeviceSplit, split_over_devices
 TOKENS = ("batch", "length", None)
 """Logical axes of arrays with one entry a token."""
 
-ExpertFn = Callable[[Array, Array], Array]
+ExpertFn = Callable[[Array, Array | np.ndarray], Array]
 """From `rows_RD`, sorted by expert, and `group_sizes_L` to `rows_RD`."""
 
 
@@ -47,7 +48,7 @@ class Experts:
     """Tree of arrays."""
     specs: Any
     """Tree of their `ParameterSpec`s, of which shapes and logical axes are read."""
-    fn: Callable[[Any, Array, Array], Array]
+    fn: Callable[[Any, Array, Array | np.ndarray], Array]
     """From parameters (or blocks), rows sorted by expert and the experts' numbers of rows to as many rows."""
 
 

@@ -129,7 +129,10 @@ class Exchange:
     def _ragged(self, rows_MD: Array, num_rows: int, taken_PP: Array) -> Array:
         out_RD = jnp.zeros((num_rows, rows_MD.shape[1]), rows_MD.dtype)
         return jax.lax.ragged_all_to_all(
-            rows_MD, out_RD, *ragged_offsets(self._counts_PPL.sum(2), taken_PP, self._me), axis_name=self._axes
+            rows_MD,
+            out_RD,
+            *ragged_offsets(self._counts_PPL.sum(2), taken_PP, self._me),
+            axis_name=self._axes,
         )
 
     def _ragged_back(self, rows_RD: Array, taken_PP: Array) -> Array:

@@ -7,6 +7,7 @@ Axes: M rows, D model, F feed-forward, E experts (those of one device, where the
 
 from __future__ import annotations
 
+import numpy as np
 from jaxtyping import Array, Float, Int
 
 from trellax.config import REQUIRED, Required
@@ -66,7 +67,7 @@ class GroupedExperts(BaseLayer):
         )
 
     def forward(
-        self, x_MD: Float[Array, "M D"], group_sizes_E: Int[Array, " E"]
+        self, x_MD: Float[Array, "M D"], group_sizes_E: Int[Array | np.ndarray, " E"]
     ) -> Float[Array, "M D"]:
         """Returns each row as its expert transforms it.
 
@@ -82,7 +83,7 @@ class GroupedExperts(BaseLayer):
             hidden_MF = self._activation(hidden_MF)
         return self._multiply(hidden_MF, "down", group_sizes_E)
 
-    def _multiply(self, x: Array, weight: str, group_sizes_E: Array) -> Array:
+    def _multiply(self, x: Array, weight: str, group_sizes_E: Array | np.ndarray) -> Array:
         product = grouped_matmul(
             x,
             self.parameters[weight].astype(x.dtype),

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from jaxtyping import Array, Float
 
 from trellax.config import REQUIRED, InstantiableConfig, Required
@@ -119,14 +120,16 @@ class MoELayer(BaseLayer):
     def _experts(self) -> Experts:
         context = self.context
 
-        def fn(params: Any, rows_RD: Array, group_sizes_L: Array) -> Array:
+        def fn(params: Any, rows_RD: Array, group_sizes_L: Array | np.ndarray) -> Array:
             result, outputs = functional(
                 self.experts,
                 params=params,
                 args=(rows_RD, group_sizes_L),
                 is_training=context.is_training,
             )
-            if any((outputs.summaries, outputs.losses, outputs.state_updates, outputs.module_outputs)):
+            if any(
+                (outputs.summaries, outputs.losses, outputs.state_updates, outputs.module_outputs)
+            ):
                 raise ValueError(
                     f"{self.experts.path()} adds losses, summaries, outputs or state updates, but experts run on each "
                     f"device's rows apart, where these have no place; add them in the router, the dispatch or around "

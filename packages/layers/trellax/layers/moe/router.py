@@ -21,6 +21,7 @@ from trellax.config import REQUIRED, Required
 from trellax.layers.base import BaseLayer, ParameterSpec
 from trellax.layers.module import Module, structural
 from trellax.layers.moe.groups import check_groups, within_best_groups
+from trellax.layers.moe.selection_bias import SelectionBias
 
 
 class Routing(NamedTuple):
@@ -46,7 +47,7 @@ class Router(BaseLayer):
     included: a layer in a feed-forward layer's place is not told which tokens are padding.
     """
 
-    selection_bias: BaseLayer | None
+    selection_bias: SelectionBias | None
 
     class Config(BaseLayer.Config):
         """
@@ -72,7 +73,7 @@ class Router(BaseLayer):
         experts_per_token: Required[int] = REQUIRED
         normalize_weights: bool = True
         scaling_factor: float = 1.0
-        selection_bias: BaseLayer.Config | None = None
+        selection_bias: SelectionBias.Config | None = None
         num_groups: int | None = None
         groups_per_token: int | None = None
         load_balance_weight: float = 0.01

@@ -46,7 +46,7 @@ class SortedCopies(NamedTuple):
     sizes_E: Int[Array, " E"]
 
     @property
-    def starts_E(self) -> Int[Array, " E"]:
+    def starts(self) -> Int[Array, " E"]:
         """The place of each expert's first copy."""
         return jnp.cumsum(self.sizes_E) - self.sizes_E
 
@@ -63,13 +63,15 @@ def sorted_copies(
             of tokens alone.
     """
     num_tokens, num_copies = experts_NC.shape
-    keys_NC = experts_NC * num_copies + jnp.arange(num_copies) if first_choices_first else experts_NC
+    keys_NC = (
+        experts_NC * num_copies + jnp.arange(num_copies) if first_choices_first else experts_NC
+    )
     copy_M = jnp.argsort(keys_NC.reshape(-1), stable=True).astype(jnp.int32)
     place_NC = inverse(copy_M, copy_M.size).reshape(num_tokens, num_copies)
     return SortedCopies(copy_M, place_NC, counts(experts_NC, num_experts))
 
 
-def counts(values: Int[Array, "..."], num: int) -> Int[Array, " num"]:
+def counts(values: Int[Array, ...], num: int) -> Int[Array, " num"]:
     """Returns how often each of 0 … num - 1 occurs."""
     return jnp.zeros(num, jnp.int32).at[values.reshape(-1)].add(1, mode="drop")
 

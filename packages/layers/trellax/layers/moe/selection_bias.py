@@ -15,7 +15,31 @@ from trellax.layers.base import BaseLayer, ConstantInitializer, ParameterSpec
 from trellax.layers.module import structural
 
 
-class LoadBalancingBias(BaseLayer):
+class SelectionBias(BaseLayer):
+    """Interface: maps scores to those that experts are chosen by, and learns from the loads that follow."""
+
+    class Config(BaseLayer.Config):
+        """
+        Fields:
+            num_experts: E; the router provides it.
+        """
+
+        num_experts: Required[int] = REQUIRED
+
+    def forward(self, scores: Float[Array, "... E"]) -> Float[Array, "... E"]:
+        """Returns the scores that experts are chosen by; no gradient goes through them."""
+        raise NotImplementedError
+
+    def observe(self, loads_E: Int[Array, " E"]) -> None:
+        """Takes notice of a call's loads.
+
+        Args:
+            loads_E: number of choices that fell on each expert.
+        """
+        raise NotImplementedError
+
+
+class LoadBalancingBias(SelectionBias):
     """Up for experts with less than their share of the choices, down for those with more.
 
     Wang et al. 2024 (arXiv:2408.15664, algorithm 1), as in DeepSeek-V3. The bias decides who is chosen and never
@@ -24,14 +48,12 @@ class LoadBalancingBias(BaseLayer):
     tokens makes their direction noisier, not larger.)
     """
 
-    class Config(BaseLayer.Config):
+    class Config(SelectionBias.Config):
         """
         Fields:
-            num_experts: E; the router provides it.
             rate: by how much a step moves the bias (0.001 in both papers).
         """
 
-        num_experts: Required[int] = REQUIRED
         rate: float = 1e-3
 
         def check(self) -> None:
@@ -51,16 +73,11 @@ class LoadBalancingBias(BaseLayer):
         return {"bias": spec}
 
     def forward(self, scores: Float[Array, "... E"]) -> Float[Array, "... E"]:
-        """Returns the scores that experts are chosen by."""
         self.add_summary("max_bias", jnp.abs(self.parameters["bias"]).max())
         return scores + self.parameters["bias"]
 
     def observe(self, loads_E: Int[Array, " E"]) -> None:
-        """Moves the bias of the next step, in training.
-
-        Args:
-            loads_E: number of choices that fell on each expert.
-        """
+        """Moves the bias of the next step, in training."""
         if not self.is_training:
             return
         loads_E = loads_E.astype(jnp.float32)

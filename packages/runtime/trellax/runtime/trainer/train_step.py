@@ -17,9 +17,11 @@ import jax.numpy as jnp
 from trellax.layers import (
     BaseLayer,
     OutputCollection,
+    ParameterSpec,
     WeightedScalar,
     fold_in_name,
     functional,
+    is_spec,
     total_loss,
     with_updates,
 )
@@ -47,7 +49,8 @@ class TrainStep:
             model: its `forward(batch)` returns the summed loss and the number of targets.
             learner: updates the parameters.
             seed: root of all randomness; the key of a step is a function of (seed, step).
-            compute_dtype: floating parameters are cast to it for the forward and backward pass.
+            compute_dtype: floating parameters are cast to it for the forward and backward pass, but for those that
+                modules update themselves.
             accumulation_steps: microbatches a step; each is a slice of the batch.
         """
         self._model = model
@@ -129,7 +132,8 @@ class TrainStep:
     ) -> tuple[jax.Array, tuple[Tree, OutputCollection]]:
         """Returns the loss that is differentiated: a mean over targets, or (to be accumulated) the
         sum that becomes one when it is divided by all targets of the step."""
-        params = cast_floats(self._learner.merge(trained, frozen), self._compute_dtype)
+        params = self._learner.merge(trained, frozen)
+        params = cast_floats(params, self._model.all_parameter_specs(), self._compute_dtype)
         output, collection = functional(
             self._model, params=params, args=(batch,), prng_key=key, is_training=True
         )
@@ -174,17 +178,24 @@ class EvaluationStep:
         """Returns {"total", "weight"}: the summed loss and the number of targets, float32."""
         output, _ = functional(
             self._model,
-            params=cast_floats(params, self._compute_dtype),
+            params=cast_floats(params, self._model.all_parameter_specs(), self._compute_dtype),
             args=(batch,),
             is_training=False,
         )
         return {"total": output.total, "weight": output.weight}
 
 
-def cast_floats(tree: Tree, dtype: str) -> Tree:
-    """Returns the tree with floating arrays cast to `dtype`."""
-    cast = lambda x: x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x  # noqa: E731
-    return jax.tree.map(cast, tree)
+def cast_floats(params: Tree, specs: Tree, dtype: str) -> Tree:
+    """Returns the parameters with floating arrays cast to `dtype`.
+
+    Those that modules update themselves (`trainable=False` in their specs) stay: a shorter type would lose small steps.
+    """
+
+    def cast(spec: ParameterSpec, x: jax.Array) -> jax.Array:
+        is_cast = spec.trainable and jnp.issubdtype(x.dtype, jnp.floating)
+        return x.astype(dtype) if is_cast else x
+
+    return jax.tree.map(cast, specs, params, is_leaf=is_spec)
 
 
 def split_microbatches(x: jax.Array, num: int) -> jax.Array:
