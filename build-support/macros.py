@@ -158,7 +158,26 @@ def trellax_package(
 
 
 # Experiments that can be run by their name: those of the registry in packages/experiments.
-EXPERIMENTS = ("llama2_70b_tpu", "llama2_7b_tpu", "llama3_8b", "llama_30m_local")
+EXPERIMENTS = (
+    "llama2_13b",
+    "llama2_70b_tpu",
+    "llama2_7b_tpu",
+    "llama3_1_405b",
+    "llama3_1_70b",
+    "llama3_1_8b",
+    "llama3_2_1b",
+    "llama3_2_3b",
+    "llama3_8b",
+    "llama_30m_local",
+    "mixtral_8x7b",
+    "qwen3_0_6b",
+    "qwen3_14b",
+    "qwen3_1_7b",
+    "qwen3_30b_a3b",
+    "qwen3_32b",
+    "qwen3_4b",
+    "qwen3_8b",
+)
 
 
 def experiment_targets(code):

@@ -31,7 +31,7 @@ def test_an_experiment_is_what_its_golden_files_say(name: str) -> None:
 
 
 def test_each_experiment_has_its_files_and_no_file_lacks_an_experiment() -> None:
-    suffixes = ("config.txt", "parameters.txt")
+    suffixes = ("config.txt", "parameters.txt", "shardings.txt")
     wanted = {f"{name}.{suffix}" for name in experiment_names() for suffix in suffixes}
     assert {file.name for file in FOLDER.glob("*")} == wanted == set(EXPECTED)
 

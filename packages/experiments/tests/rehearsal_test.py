@@ -6,14 +6,17 @@ from typing import Any
 
 import pytest
 
-from trellax.config import component_of, finalize, nodes
+from trellax.config import ChainModifier, component_of, finalize, nodes
 from trellax.experiments import get_experiment
 from trellax.experiments.corpus import HELD_OUT_NOVELS, TRAINING_NOVELS
+from trellax.experiments.rehearsal import RehearsalModifier
 from trellax.experiments.resolve import resolve
 from trellax.layers import count_parameters
 from trellax.parallel import hardware_named
 
-NAMES = ("llama2_7b_tpu", "llama2_70b_tpu", "llama3_8b")
+DENSE = ("llama2_7b_tpu", "llama2_70b_tpu", "llama3_8b", "llama3_1_405b", "qwen3_0_6b")
+SPARSE = {"mixtral_8x7b": (8, 2), "qwen3_30b_a3b": (16, 8)}  # Experts, and those of a token.
+NAMES = (*DENSE, *SPARSE)
 
 
 def rehearsed(name: str, **more: Any) -> Any:
@@ -35,7 +38,8 @@ def test_the_model_keeps_its_structure(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_it_is_small_enough_for_a_laptop(name: str) -> None:
     final = finalize(rehearsed(name).cfg)
-    assert count_parameters(final.model.instantiate().all_parameter_specs()) < 2e6
+    most = 8e6 if name in SPARSE else 2e6
+    assert count_parameters(final.model.instantiate().all_parameter_specs()) < most
     assert final.input.global_batch_size * final.input.sequence_length <= 2048
     assert final.compute_dtype == "float32" and final.max_steps <= 1000
     assert final.learner.schedule.warmup_steps < final.max_steps / 10
@@ -43,9 +47,29 @@ def test_it_is_small_enough_for_a_laptop(name: str) -> None:
 
 
 def test_kv_heads_keep_their_share_of_the_heads() -> None:
-    attention = {n: rehearsed(n).cfg.model.decoder.stack.layer.attention for n in NAMES}
+    attention = {n: rehearsed(n).cfg.model.decoder.stack.layer.attention for n in DENSE}
     assert attention["llama2_7b_tpu"].num_kv_heads is None
     assert (attention["llama3_8b"].num_heads, attention["llama3_8b"].num_kv_heads) == (4, 1)
+
+
+@pytest.mark.parametrize("name", SPARSE)
+def test_a_token_goes_to_as_many_experts_as_before_of_fewer(name: str) -> None:
+    full, small = get_experiment(name).model, rehearsed(name).cfg.model
+    experts = finalize(small).decoder.stack.layer.feed_forward
+    assert (experts.num_experts, experts.experts_per_token) == SPARSE[name]
+    assert experts.experts_per_token == full.decoder.stack.layer.feed_forward.experts_per_token
+
+
+def test_there_are_never_fewer_experts_than_a_token_goes_to() -> None:
+    cfg = get_experiment("qwen3_30b_a3b")
+    modifier = RehearsalModifier.default_config().set(max_experts=4)
+    small = ChainModifier.default_config().set(modifiers=[modifier]).instantiate()(cfg)
+    assert finalize(small.model).decoder.stack.layer.feed_forward.num_experts == 8
+
+
+def test_norms_of_heads_shrink_with_the_heads() -> None:
+    attention = finalize(rehearsed("qwen3_0_6b").cfg.model).decoder.stack.layer.attention
+    assert (attention.head_dim, attention.query_norm.input_dim) == (32, 32)
 
 
 def test_the_held_out_novel_is_never_trained_on() -> None:

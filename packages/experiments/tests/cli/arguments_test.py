@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tests import recipes_of_others
 from tests.tiny import NAME, TINY, called
 from trellax.experiments.cli.arguments import VERBS, UsageError, parse, usage
 
@@ -107,7 +108,7 @@ MISTAKES = {
         "Unknown chip 'tpu-v5q'. Did you mean 'tpu-v5p' or 'tpu-v5e' or 'tpu-v4'? ",
     ),
     "hardware without a rule": (
-        ["show", NAME, "--hardware=gpu-h100-8"],
+        ["show", f"{recipes_of_others.__name__}:tpu_llama", "--hardware=gpu-h100-8"],
         "No mesh rule matches hardware 'gpu-h100-8'; add one to the experiment's mesh_rules ",
     ),
     "a path to explain": (

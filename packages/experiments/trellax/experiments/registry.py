@@ -19,10 +19,24 @@ if TYPE_CHECKING:
     from trellax.runtime import Trainer
 
 _RECIPES = {
-    "llama2_70b_tpu": "trellax.experiments.llama:llama2_70b_tpu",
-    "llama2_7b_tpu": "trellax.experiments.llama:llama2_7b_tpu",
-    "llama3_8b": "trellax.experiments.llama:llama3_8b",
-    "llama_30m_local": "trellax.experiments.llama:llama_30m_local",
+    "llama2_13b": "trellax.experiments.llama2:llama2_13b",
+    "llama2_70b_tpu": "trellax.experiments.llama2:llama2_70b_tpu",
+    "llama2_7b_tpu": "trellax.experiments.llama2:llama2_7b_tpu",
+    "llama3_1_405b": "trellax.experiments.llama3:llama3_1_405b",
+    "llama3_1_70b": "trellax.experiments.llama3:llama3_1_70b",
+    "llama3_1_8b": "trellax.experiments.llama3:llama3_1_8b",
+    "llama3_2_1b": "trellax.experiments.llama3:llama3_2_1b",
+    "llama3_2_3b": "trellax.experiments.llama3:llama3_2_3b",
+    "llama3_8b": "trellax.experiments.llama3:llama3_8b",
+    "llama_30m_local": "trellax.experiments.llama_local:llama_30m_local",
+    "mixtral_8x7b": "trellax.experiments.mixtral:mixtral_8x7b",
+    "qwen3_0_6b": "trellax.experiments.qwen3:qwen3_0_6b",
+    "qwen3_14b": "trellax.experiments.qwen3:qwen3_14b",
+    "qwen3_1_7b": "trellax.experiments.qwen3:qwen3_1_7b",
+    "qwen3_30b_a3b": "trellax.experiments.qwen3:qwen3_30b_a3b",
+    "qwen3_32b": "trellax.experiments.qwen3:qwen3_32b",
+    "qwen3_4b": "trellax.experiments.qwen3:qwen3_4b",
+    "qwen3_8b": "trellax.experiments.qwen3:qwen3_8b",
 }
 
 

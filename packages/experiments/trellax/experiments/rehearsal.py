@@ -28,6 +28,7 @@ class RehearsalModifier(ConfigModifier):
         Fields:
             dim: width of the model.
             max_layers: depth, at most.
+            max_experts: of a mixture, at most; a token goes to as many of them as before.
             head_dim: of attention; heads of keys and values keep their share of the heads.
             vocab_size: of the tokenizer that is trained on the text.
             sequence_length: tokens a row.
@@ -38,6 +39,7 @@ class RehearsalModifier(ConfigModifier):
 
         dim: int = 128
         max_layers: int = 4
+        max_experts: int = 16
         head_dim: int = 32
         vocab_size: int = 2048
         sequence_length: int = 128
@@ -75,6 +77,9 @@ class RehearsalModifier(ConfigModifier):
             node.set(num_heads=heads)
             if node.head_dim is not None:
                 node.set(head_dim=small.head_dim)
+        if "num_experts" in node and node.is_set("num_experts"):
+            fewest = getattr(node, "experts_per_token", 1)
+            node.set(num_experts=max(min(node.num_experts, small.max_experts), fewest))
         if "hidden_dim" in node and isinstance(node.hidden_dim, int):
             node.set(hidden_dim=_rounded(node.hidden_dim * scale, 32))
 
