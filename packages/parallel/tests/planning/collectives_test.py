@@ -101,3 +101,16 @@ def test_groups_of_one_device_move_nothing():
 def test_text_that_is_no_module_is_refused():
     with pytest.raises(ValueError, match="no ENTRY"):
         parse_hlo("nothing")
+
+
+def test_a_ragged_exchange_moves_what_is_sent_not_the_room_for_the_worst_case():
+    out = (
+        "  %room = f32[64]{0} broadcast(%p), dimensions={}\n"
+        "  ROOT %g = f32[64]{0} ragged-all-to-all(%p, %room, %s, %s, %s, %s), replica_groups={{0,1}}"
+    )
+    back = out.replace(
+        "f32[64]{0} ragged-all-to-all(%p, %room", "f32[8]{0} ragged-all-to-all(%room, %p"
+    )
+    for line in (out, back):
+        (collective,) = collectives_in(module(line), {"model": 2})
+        assert (collective.kind, collective.bytes) == ("all-to-all", 32)

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import pytest
+from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import AxisType, PartitionSpec
 
 from trellax.parallel import MeshShape, hardware_named, named_sharding, tensor_sequence_rules
@@ -70,6 +71,13 @@ def test_a_training_step_in_plain_jax_passes():
         return jnp.sum(jax.lax.scan(layer, x, w)[0].astype(jnp.bfloat16))
 
     assert rules_of(jax.grad(loss), jnp.ones((2, 8, 8)), jnp.ones((4, 8))) == []
+
+
+def test_rounding_to_the_type_that_a_value_has_passes_as_remat_writes_it():
+    policy = jax.checkpoint_policies.save_only_these_names("h")
+    layer = jax.checkpoint(lambda x: jnp.sin(checkpoint_name(jnp.sin(x), "h")), policy=policy)
+    jaxpr = jax.make_jaxpr(jax.grad(lambda x: layer(x).sum()))(X)
+    assert "reduce_precision" in str(jaxpr) and neuron_lint(jaxpr) == []
 
 
 def test_findings_name_the_module_and_the_line():

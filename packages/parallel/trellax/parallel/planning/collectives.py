@@ -106,6 +106,8 @@ def _read(
         moved -= sum(
             operand.bytes for operand in operands if operand is not None
         )  # The result holds the operands, too.
+    if instruction.opcode == "ragged-all-to-all" and operands[0] is not None:
+        moved = min(moved, operands[0].bytes)  # The larger one has room for the worst case.
     if kind == "reduce-scatter":
         moved *= size
     elif kind == "all-reduce" and _only_own_part_is_used(instruction, computation, size):

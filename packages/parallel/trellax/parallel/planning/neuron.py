@@ -100,7 +100,7 @@ def _of_jaxpr(jaxpr: Any, scopes: tuple[str, ...], line: str) -> Iterator[Findin
 
 def _broken_rules(eqn: Any) -> Iterator[tuple[str, str]]:
     name = primitive_name(eqn)
-    if name in _RULE_OF_PRIMITIVE:
+    if name in _RULE_OF_PRIMITIVE and not _keeps_precision(eqn):
         yield _RULE_OF_PRIMITIVE[name], ""
     if name == "while" and trip_count(eqn) is None:
         yield "while", ""
@@ -114,6 +114,16 @@ def _broken_rules(eqn: Any) -> Iterator[tuple[str, str]]:
         yield "sort", ""
     bad = {_dtype(v) for v in eqn.outvars if _BAD_TYPES.fullmatch(_dtype(v))}
     yield from (("dtype", f"{dtype}: ") for dtype in sorted(bad))
+
+
+def _keeps_precision(eqn: Any) -> bool:
+    """Whether an equation rounds to the type that it has: JAX writes such where remat saves a value, XLA drops them."""
+    if primitive_name(eqn) != "reduce_precision":
+        return False
+    import jax
+
+    info = jax.numpy.finfo(eqn.invars[0].aval.dtype)
+    return eqn.params["exponent_bits"] >= info.nexp and eqn.params["mantissa_bits"] >= info.nmant
 
 
 def _of_stablehlo(text: str) -> Iterator[Finding]:
