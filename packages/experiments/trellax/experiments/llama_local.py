@@ -9,6 +9,7 @@ from typing import Any
 
 from trellax.experiments.corpus import austen_input
 from trellax.experiments.decoders import adamw_learner, decoder_model, swiglu
+from trellax.experiments.mesh_plans import trainium_modifiers
 from trellax.layers.attention import RotaryPositions
 from trellax.parallel import MeshRule, MeshShape
 from trellax.runtime import Evaluator, Trainer
@@ -37,11 +38,14 @@ def llama_30m_local() -> Trainer.Config:
         },
         max_steps=1000,
         checkpointer=Trainer.default_config().checkpointer.set(save_every_steps=100),
-        mesh_rules=(
-            MeshRule(
-                pattern=".*",
-                description="all devices data-parallel, parameters sharded",
-                mesh_shape=MeshShape(fsdp=-1),
-            ),
-        ),
+        mesh_rules=(_everywhere("trn2-.*", trainium_modifiers()), _everywhere(".*")),
+    )
+
+
+def _everywhere(pattern: str, modifiers: tuple[Any, ...] = ()) -> MeshRule:
+    return MeshRule(
+        pattern=pattern,
+        description="all devices data-parallel, parameters sharded",
+        mesh_shape=MeshShape(fsdp=-1),
+        modifiers=modifiers,
     )

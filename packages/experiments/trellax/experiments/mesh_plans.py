@@ -17,6 +17,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
+from trellax.config import SetModifier
 from trellax.parallel import (
     AccumulationModifier,
     AxisSizes,
@@ -165,6 +166,7 @@ class Plan:
         layout: how devices are arranged.
         policy: what stays in memory.
         tokens: that a device, or the devices that share them (`seq`, `model`), work on at a time.
+        modifiers: what else the chip asks for.
     """
 
     chips: str
@@ -172,6 +174,16 @@ class Plan:
     layout: Layout
     policy: RematPolicy.Config
     tokens: int
+    modifiers: tuple[Any, ...] = ()
+
+
+def trainium_modifiers() -> tuple[Any, ...]:
+    """Returns what any program for Trainium needs: its compiler has no complete threefry generator."""
+    return (SetModifier.default_config().set(values={"prng_implementation": "rbg"}),)
+
+
+def _trainium2(policy: RematPolicy.Config, *, tokens: int) -> Plan:
+    return Plan("trn2", _INSTANCES, tensor(4), policy, tokens, trainium_modifiers())
 
 
 ChipPlans = tuple[Plan, ...]
@@ -186,7 +198,7 @@ SMALL: ChipPlans = (
     Plan("tpu-7x", _CHIPLETS, fsdp(8), KEEP_DOTS, tokens=16_384),
     Plan(_OLDER_GPUS, _NODES, FSDP_NODE, KEEP_ATTENTION, tokens=16_384),
     Plan(_B200, _NODES, FSDP_NODE, KEEP_DOTS, tokens=32_768),
-    Plan("trn2", _INSTANCES, tensor(4), KEEP_ATTENTION, tokens=16_384),
+    _trainium2(KEEP_ATTENTION, tokens=16_384),
 )
 """Up to 4 B parameters."""
 
@@ -198,7 +210,7 @@ MEDIUM: ChipPlans = (
     Plan("tpu-7x", _CHIPLETS, fsdp(64), KEEP_DOTS, tokens=16_384),
     Plan(_OLDER_GPUS, _NODES, FSDP_NODE, KEEP_ATTENTION, tokens=16_384),
     Plan(_B200, _NODES, FSDP_NODE, KEEP_DOTS, tokens=16_384),
-    Plan("trn2", _INSTANCES, tensor(4), KEEP_QKV, tokens=8192),
+    _trainium2(KEEP_QKV, tokens=8192),
 )
 """7 B to 14 B parameters."""
 
@@ -210,7 +222,7 @@ LARGE: ChipPlans = (
     Plan("tpu-7x", _CHIPLETS, fsdp(128), KEEP_QKV, tokens=16_384),
     Plan(_OLDER_GPUS, _NODES, TENSOR_NODE, KEEP_ATTENTION, tokens=65_536),
     Plan(_B200, _NODES, FSDP_ALL, KEEP_ATTENTION, tokens=16_384),
-    Plan("trn2", _INSTANCES, tensor(4), KEEP_QKV, tokens=8192),
+    _trainium2(KEEP_QKV, tokens=8192),
 )
 """30 B to 70 B parameters."""
 
@@ -222,7 +234,7 @@ HUGE: ChipPlans = (
     Plan("tpu-7x", _CHIPLETS, FSDP_ALL, OFFLOAD_INPUT, tokens=8192),
     Plan(_OLDER_GPUS, _NODES, TENSOR_NODE, KEEP_CONTEXT, tokens=16_384),
     Plan(_B200, _NODES, FSDP_ALL, KEEP_CONTEXT, tokens=8192),
-    Plan("trn2", _INSTANCES, tensor(4), OFFLOAD_INPUT, tokens=8192),
+    _trainium2(KEEP_CONTEXT, tokens=8192),
 )
 """400 B parameters: several slices of v5e, v6e or 128 instances of Trainium2; fewer do not hold the state."""
 
@@ -234,7 +246,7 @@ COARSE_EXPERTS: ChipPlans = (
     Plan("tpu-7x", _CHIPLETS, experts(expert=8, fsdp=8), KEEP_ATTENTION, tokens=16_384),
     Plan(_OLDER_GPUS, _NODES, EXPERT_NODE, KEEP_ATTENTION, tokens=16_384),
     Plan(_B200, _NODES, EXPERT_NODE, KEEP_ATTENTION, tokens=16_384),
-    Plan("trn2", _INSTANCES, tensor(4), KEEP_QKV, tokens=8192),
+    _trainium2(KEEP_QKV, tokens=8192),
 )
 """A few wide experts, 50 B parameters in all."""
 
@@ -281,7 +293,7 @@ def _rules_of(plan: Plan, batch: Batch) -> list[MeshRule]:
             pattern = pattern if covers else f"({earlier}|{pattern})"
         ranges.append((pattern, layout, steps))
     return [
-        _rule(f"{plan.chips}-{pattern}", layout, plan.policy, steps)
+        _rule(f"{plan.chips}-{pattern}", layout, plan, steps)
         for pattern, layout, steps in ranges
     ]
 
@@ -295,10 +307,9 @@ def _accumulation_steps(size: Size, layout: Layout, tokens: int, batch: Batch) -
     return max(min(wanted, batch.rows * shared // size.most), 1)
 
 
-def _rule(pattern: str, layout: Layout, policy: RematPolicy.Config, steps: int) -> MeshRule:
-    modifiers: list[Any] = [
-        RematModifier.default_config().set(target="BaseTransformerLayer", policy=policy)
-    ]
+def _rule(pattern: str, layout: Layout, plan: Plan, steps: int) -> MeshRule:
+    remat = RematModifier.default_config().set(target="BaseTransformerLayer", policy=plan.policy)
+    modifiers: list[Any] = [remat, *plan.modifiers]
     if steps > 1:
         modifiers.append(AccumulationModifier.default_config().set(steps=steps))
     return MeshRule(

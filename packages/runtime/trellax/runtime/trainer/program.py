@@ -57,6 +57,7 @@ class TrainProgram:
             seed=cfg.seed,
             compute_dtype=cfg.compute_dtype,
             accumulation_steps=cfg.accumulation_steps,
+            prng_implementation=cfg.prng_implementation,
         )
 
     def state_specs(self) -> Tree:

@@ -43,6 +43,7 @@ class TrainStep:
         seed: int,
         compute_dtype: str = "float32",
         accumulation_steps: int = 1,
+        prng_implementation: str = "threefry2x32",
     ):
         """
         Args:
@@ -52,18 +53,20 @@ class TrainStep:
             compute_dtype: floating parameters are cast to it for the forward and backward pass, but for those that
                 modules update themselves.
             accumulation_steps: microbatches a step; each is a slice of the batch.
+            prng_implementation: what makes random bits, as `jax.random.key` takes it.
         """
         self._model = model
         self._learner = learner
         self._seed = seed
         self._compute_dtype = compute_dtype
         self._accumulation_steps = accumulation_steps
+        self._prng_implementation = prng_implementation
 
     # ---- state ----------------------------------------------------------------------------------
 
     def init(self) -> Tree:
         """Returns the state before the first step; a function of the seed alone."""
-        params = self._model.init(fold_in_name(jax.random.key(self._seed), "init"))
+        params = self._model.init(fold_in_name(self._root_key(), "init"))
         return {
             "step": jnp.zeros([], jnp.int32),
             "params": params,
@@ -97,7 +100,7 @@ class TrainStep:
             (new state, metrics): metrics is a flat dict of float32 arrays; `loss` is the mean over
             targets, `skipped_steps` and `consecutive_skips` count non-finite steps.
         """
-        key = jax.random.fold_in(jax.random.key(self._seed), state["step"])
+        key = jax.random.fold_in(self._root_key(), state["step"])
         grads, metrics, updates = self._gradients(state["params"], batch, key)
         params, learner_state, learner_metrics = self._learner.update(
             grads, state["learner"], state["params"]
@@ -116,6 +119,9 @@ class TrainStep:
         metrics["skipped_steps"] = health["skipped"]
         metrics["consecutive_skips"] = health["consecutive"]
         return new_state, metrics
+
+    def _root_key(self) -> jax.Array:
+        return jax.random.key(self._seed, impl=self._prng_implementation)
 
     def _gradients(self, params: Tree, batch: Tree, key: jax.Array) -> tuple[Tree, Tree, Tree]:
         trained, frozen = self._learner.split(params)

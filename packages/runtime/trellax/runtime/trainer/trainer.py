@@ -13,7 +13,7 @@ import dataclasses
 import logging
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import jax
 
@@ -88,6 +88,8 @@ class Trainer(Configurable):
             log_every_steps: how often metrics are written.
             max_consecutive_skips: give up after so many non-finite steps in a row.
             seed: of parameters and dropout, and of the input if that sets none of its own.
+            prng_implementation: what makes random bits on devices. "rbg" where the platform lacks
+                threefry (Trainium); its bits differ from platform to platform.
         """
 
         name: str = "unnamed"
@@ -107,6 +109,7 @@ class Trainer(Configurable):
         log_every_steps: int = 10
         max_consecutive_skips: int = 10
         seed: int = 0
+        prng_implementation: Literal["threefry2x32", "rbg"] = "threefry2x32"
 
         def derive(self) -> None:
             self.provide(self.learner, total_steps=self.max_steps)

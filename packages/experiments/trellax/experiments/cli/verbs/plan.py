@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 from trellax.experiments.cli.arguments import Arguments, UsageError
 from trellax.experiments.cli.configs import hardware_of
-from trellax.experiments.planning import Plan, make_plan, plan_text, plans_html
+from trellax.experiments.planning import (
+    Plan,
+    make_plan,
+    plan_text,
+    planned_program,
+    plans_html,
+    remat_rows,
+    remat_text,
+)
 from trellax.experiments.resolve import resolve
 from trellax.parallel import Hardware
 from trellax.runtime import write_atomically
@@ -17,6 +26,8 @@ EXIT_DOES_NOT_FIT = 3
 def run(arguments: Arguments) -> int:
     """Prints a plan for each hardware; exits with 3 if one does not fit."""
     flags = arguments.flags
+    if flags.remat:
+        return _compare_policies(arguments)
     plans = []
     for hardware in hardware_of(arguments):
         plans.append(_plan(arguments, hardware))
@@ -27,6 +38,18 @@ def run(arguments: Arguments) -> int:
     if flags.html:
         _write(flags.html, plans_html(plans))
     return EXIT_DOES_NOT_FIT if any(plan.fits is False for plan in plans) else 0
+
+
+def _compare_policies(arguments: Arguments) -> int:
+    """Prints what remat policies keep and compute again; nothing is compiled."""
+    for hardware in hardware_of(arguments):
+        resolved = resolve(arguments.name, hardware=hardware, overrides=arguments.overrides)
+        rows = remat_rows(planned_program(resolved.cfg, hardware))
+        if arguments.flags.json:
+            print(json.dumps([dataclasses.asdict(row) for row in rows], indent=2))
+        else:
+            print(f"{arguments.name} on {hardware.name}: {remat_text(rows)}\n")
+    return 0
 
 
 def _plan(arguments: Arguments, hardware: Hardware) -> Plan:
