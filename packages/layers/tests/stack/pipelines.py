@@ -33,6 +33,8 @@ from trellax.parallel import (
 )
 
 S = 8
+QUICK = {"xla_backend_optimization_level": 0}
+"""What these programs cost is their compilation."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,11 +98,12 @@ def compiled_gradients(cfg: Any, batch: Any, mesh_sizes: dict[str, int] | None =
 
     fn = jax.value_and_grad(objective, has_aux=True)
     if mesh_sizes is None:
-        return jax.jit(fn).lower(params, batch).compile(), params
+        return jax.jit(fn).lower(params, batch).compile(compiler_options=QUICK), params
     with scope(mesh_sizes) as entered:
         placed = shardings_for(model.all_parameter_specs(), entered.mesh, entered.rules)
         jitted = jax.jit(fn, in_shardings=(placed, None), out_shardings=((None, None), placed))
-        return jitted.lower(params, batch).compile(), jax.device_put(params, placed)
+        compiled = jitted.lower(params, batch).compile(compiler_options=QUICK)
+        return compiled, jax.device_put(params, placed)
 
 
 def scope(mesh_sizes: dict[str, int]) -> Any:
