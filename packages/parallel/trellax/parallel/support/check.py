@@ -72,7 +72,9 @@ def mesh_refusals(cfg: Any, run: RunShape, *, path: str = "") -> list[MeshRefusa
             found.append(MeshRefusal(".".join(filter(None, (path, below))), reason))
     for axis, remedy in MUST_BE_USED.items():
         if run.size(axis) > 1 and axis not in used:
-            found.append(MeshRefusal(path or "config", f"mesh axis {axis}={run.size(axis)}: {remedy}."))
+            found.append(
+                MeshRefusal(path or "config", f"mesh axis {axis}={run.size(axis)}: {remedy}.")
+            )
     return found
 
 
