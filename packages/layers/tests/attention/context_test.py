@@ -78,7 +78,6 @@ def check_equal(cfg: Any, mesh: dict[str, int], tokens: TokenInfo) -> None:
 
 
 MESHES = [
-    {"seq": 2},
     {"seq": 4},
     {"seq": 2, "model": 2},
     {"fsdp": 2, "seq": 2, "model": 2},
