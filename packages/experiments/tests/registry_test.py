@@ -72,8 +72,8 @@ def test_a_recipe_elsewhere_needs_no_registration() -> None:
 MISTAKES = [
     (
         "llama2_7b",
-        "There is no experiment 'llama2_7b'. Did you mean 'llama3_8b' or 'llama3_1_70b' or "
-        "'llama3_1_8b'? `trellax list` names them all.",
+        "There is no experiment 'llama2_7b'. Did you mean 'llama2_13b' or 'llama2_7b_tpu' or "
+        "'llama3_2_3b'? `trellax list` names them all.",
     ),
     ("gpt4", "There is no experiment 'gpt4'. `trellax list` names them all."),
     ("nowhere.recipes:mine", "nowhere.recipes:mine: there is no module 'nowhere.recipes'."),

@@ -15,17 +15,17 @@ MISTAKES = {
     "unknown verb": (
         ["trian", NAME],
         "There is no verb 'trian'. Did you mean 'train'? "
-        "Verbs: train, eval, generate, show, diff, html, list.",
+        "Verbs: train, eval, generate, show, diff, html, plan, tune, list.",
     ),
     "unknown experiment in place of a verb": (
         ["llama2_7b_tup"],
         "There is no verb 'llama2_7b_tup'. Did you mean 'llama2_7b_tpu' or 'llama2_70b_tpu' "
-        "or 'llama3_8b'? Verbs: train, eval, generate, show, diff, html, list.",
+        "or 'llama2_13b'? Verbs: train, eval, generate, show, diff, html, plan, tune, list.",
     ),
     "unknown experiment": (
         ["train", "llama_30m"],
-        "There is no experiment 'llama_30m'. Did you mean 'llama_30m_local' or 'llama3_8b' "
-        "or 'llama2_70b_tpu'? `trellax list` names them all.",
+        "There is no experiment 'llama_30m'. Did you mean 'llama_30m_local' or 'llama2_13b' "
+        "or 'llama3_2_3b'? `trellax list` names them all.",
     ),
     "unknown experiment to evaluate": (
         ["eval", "gpt4"],
@@ -37,7 +37,7 @@ MISTAKES = {
     ),
     "no experiment": (
         ["train"],
-        "`train` needs an experiment: llama2_70b_tpu, llama2_7b_tpu, llama3_8b, llama_30m_local.",
+        "`train` needs an experiment: llama2_13b, llama2_70b_tpu, llama2_7b_tpu, llama3_1_405b, ",
     ),
     "too many names": (
         ["train", NAME, "llama3_8b"],
@@ -65,7 +65,7 @@ MISTAKES = {
     ),
     "value of a flag with choices": (
         ["show", NAME, "--as=yaml"],
-        "flag --as=yaml: value should be one of <text|final|python|json|specs>",
+        "flag --as=yaml: value should be one of <text|final|python|json|specs|shardings>",
     ),
     "flag of another verb": (
         ["train", NAME, "--prompt=Anne"],
@@ -96,8 +96,8 @@ MISTAKES = {
         "make the model's vocab_size at least as large.",
     ),
     "a mesh that does not fit": (
-        ["train", NAME, *TINY, "mesh_shape.fsdp=3"],
-        "Mesh (fsdp=3) does not fit 1 devices; make one size -1.",
+        ["train", NAME, *TINY, "mesh_shape.fsdp=4"],
+        "Mesh (fsdp=4) does not fit 1 devices; make one size -1.",
     ),
     "text that is not there": (
         ["train", NAME, "--text=no_such_file.txt"],
@@ -110,6 +110,10 @@ MISTAKES = {
     "hardware without a rule": (
         ["show", f"{recipes_of_others.__name__}:tpu_llama", "--hardware=gpu-h100-8"],
         "No mesh rule matches hardware 'gpu-h100-8'; add one to the experiment's mesh_rules ",
+    ),
+    "shardings on no hardware": (
+        ["show", NAME, "--as=shardings"],
+        "--as=shardings needs one --hardware, e.g. --hardware=tpu-v5p-512.",
     ),
     "a path to explain": (
         ["show", NAME, "--explain=learner.optimiser"],

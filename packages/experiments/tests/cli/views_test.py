@@ -25,7 +25,7 @@ def out_of(capsys: Any, *argv: str) -> str:
 def test_list_gives_each_experiment_a_line(capsys: Any) -> None:
     lines = out_of(capsys, "list").splitlines()
     assert [line.split()[0] for line in lines] == experiment_names()
-    assert "Llama 2 7B" in lines[1]
+    assert "Llama 2 70B" in lines[1]
 
 
 def test_show_prints_the_tree_and_marks_what_differs_from_defaults(capsys: Any) -> None:
@@ -70,10 +70,21 @@ def test_show_as_specs_lists_parameters_and_their_number(capsys: Any) -> None:
     assert out.endswith("total: 6,738,415,616\n")
 
 
+def test_show_as_shardings_lists_where_arrays_lie_on_hardware_and_with_overrides(
+    capsys: Any,
+) -> None:
+    command = ("show", NAME, "--as=shardings", "--hardware=tpu-v5p-512")
+    out = out_of(capsys, *command, "mesh_shape.data=1", "mesh_shape.fsdp=-1")
+    assert out.startswith("mesh: fsdp=256\nparameters\n  decoder.embedding.weight: ")
+    assert "up.weight: float32[32, 4096, 11008] (-, fsdp, -) 22,544,384 B" in out
+    # 1024 rows on 256 devices: as many tokens of 4096 numbers in bfloat16.
+    assert "  decoder.block_input: bfloat16[1024, 4096, 4096] (fsdp, -, -) 134,217,728 B" in out
+
+
 def test_explain_says_where_a_value_was_set(capsys: Any) -> None:
     path = "model.decoder.stack.num_layers"
     of_recipe = out_of(capsys, "show", NAME, f"--explain={path}")
-    assert f"{path} = 32" in of_recipe and "llama.py:" in of_recipe
+    assert f"{path} = 32" in of_recipe and "decoders.py:" in of_recipe
     of_rule = out_of(capsys, "show", NAME, "--hardware=cpu", f"--explain={path}")
     assert f"{path} = 4" in of_rule and "by RehearsalModifier" in of_rule
     of_user = out_of(capsys, "show", NAME, f"{path}=3", f"--explain={path}")

@@ -293,8 +293,7 @@ def _rules_of(plan: Plan, batch: Batch) -> list[MeshRule]:
             pattern = pattern if covers else f"({earlier}|{pattern})"
         ranges.append((pattern, layout, steps))
     return [
-        _rule(f"{plan.chips}-{pattern}", layout, plan, steps)
-        for pattern, layout, steps in ranges
+        _rule(f"{plan.chips}-{pattern}", layout, plan, steps) for pattern, layout, steps in ranges
     ]
 
 

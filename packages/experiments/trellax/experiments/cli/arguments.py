@@ -24,7 +24,7 @@ VERBS = {
     "train": "train it; in a folder that holds a run, go on with that run",
     "eval": "evaluate a run's checkpoint on the held-out text",
     "generate": "continue a prompt with a run's checkpoint",
-    "show": "print the config tree (--as=text, python, json, final or specs)",
+    "show": "print the config tree (--as=text, final, python, json, specs or shardings)",
     "diff": "print how two experiments, or an experiment and its overrides, differ",
     "html": "write the config tree, or two side by side, as a page",
     "plan": "compile the train step for hardware that is not here: does it fit, how fast can it be",
@@ -181,7 +181,7 @@ def _define_flags() -> flags.FlagValues:
     flags.DEFINE_enum(
         "as",
         "text",
-        ["text", "final", "python", "json", "specs"],
+        ["text", "final", "python", "json", "specs", "shardings"],
         "what to print",
         flag_values=values,
     )

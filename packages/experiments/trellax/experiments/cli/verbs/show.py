@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 from trellax.config import explain, finalize, show, to_json, to_python
-from trellax.experiments.cli.arguments import Arguments
-from trellax.experiments.cli.configs import config_of
+from trellax.experiments.cli.arguments import Arguments, UsageError
+from trellax.experiments.cli.configs import config_of, hardware_of
 from trellax.experiments.goldens import parameter_text
+from trellax.experiments.shardings import shardings_of, shardings_text
 
 
 def run(arguments: Arguments) -> int:
@@ -23,6 +25,14 @@ def run(arguments: Arguments) -> int:
         "python": lambda: to_python(cfg),
         "json": lambda: to_json(cfg),
         "specs": lambda: parameter_text(cfg.model),
+        "shardings": lambda: _shardings(cfg, arguments),
     }
     print(forms[str(arguments.flags["as"].value)]().rstrip("\n"))
     return 0
+
+
+def _shardings(cfg: Any, arguments: Arguments) -> str:
+    if not arguments.flags.hardware:
+        raise UsageError("--as=shardings needs one --hardware, e.g. --hardware=tpu-v5p-512.")
+    (hardware,) = hardware_of(arguments)
+    return shardings_text(shardings_of(cfg, num_devices=hardware.num_devices))
