@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.calls import built, called, draws
-from tests.moe.sharding_test import objective, small_config
+from tests.moe.layers import objective, small_config
 from tests.tolerances import TOLERANCE
 from trellax.layers.moe import CapacityDispatch, DroplessDispatch, dropless
 from trellax.layers.moe.exchange import (

@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 
 from tests.calls import assert_trees_equal, built, called, draws
+from tests.moe.layers import C, D, E, F, objective, small_config
 from tests.tolerances import TOLERANCE
-from trellax.layers.module import functional, total_loss
+from trellax.layers.module import functional
 from trellax.layers.moe import (
     CapacityDispatch,
     DroplessDispatch,
     GatedSharedExpert,
     LoadBalancingBias,
-    MoELayer,
     SigmoidRouter,
 )
 from trellax.layers.stack import ScannedStack
@@ -32,7 +32,7 @@ from trellax.parallel import (
     tagged_names,
 )
 
-B, S, D, F, E, C = 8, 4, 8, 8, 8, 2
+B, S = 8, 4
 MESHES = {
     "expert=2,data=4": {"expert": 2, "data": 4},
     "expert=4,fsdp=2": {"expert": 4, "fsdp": 2},
@@ -48,17 +48,6 @@ DISPATCHES = {
     "roomy": DroplessDispatch.default_config().set(buffer_factor=8.0),
     "capacity": CapacityDispatch.default_config().set(capacity_factor=E / C),
 }
-
-
-def small_config(**fields: Any) -> Any:
-    defaults = {"input_dim": D, "hidden_dim": F, "num_experts": E, "experts_per_token": C}
-    return MoELayer.default_config().set(**{**defaults, **fields})
-
-
-def objective(layer: Any, params: Any, x_BSD: Any) -> Any:
-    y_BSD, out = called(layer, params, x_BSD, training=True)
-    loss = jnp.mean(jnp.sin(y_BSD)) + total_loss(out)
-    return loss, (out.summaries, out.losses, out.state_updates)
 
 
 def trained(layer: Any, params: Any, x_BSD: Any) -> Any:
