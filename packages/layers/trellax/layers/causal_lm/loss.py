@@ -8,6 +8,7 @@ Axes: B batch, S sequence, N tokens (B · S), D model, V vocabulary.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -17,6 +18,10 @@ from trellax.kernels.cross_entropy import CrossEntropySums, cross_entropy
 from trellax.layers.base import BaseLayer
 from trellax.layers.embedding import Unembedding
 from trellax.layers.module import WeightedScalar
+from trellax.parallel import DeviceSplit, split_over_devices
+
+HIDDEN_AXES = ("batch", "length", "act_embed")
+TARGET_AXES = ("batch", "length")
 
 
 class LossOutput(NamedTuple):
@@ -66,16 +71,26 @@ class CrossEntropyLoss(BaseLayer):
             target_ids_BS: the token that follows each; a negative one is ignored.
             soft_cap: c in c · tanh(logit / c), or None.
         """
-        sums = cross_entropy(
-            hidden_BSD.reshape(-1, hidden_BSD.shape[-1]),
-            self._gathered(unembedding).astype(hidden_BSD.dtype),
-            target_ids_BS.reshape(-1),
-            unembedding_axes=unembedding.axes,
-            z_loss_scale=self.cfg.z_loss_scale,
-            soft_cap=soft_cap,
-            chunk_size=self.cfg.chunk_size,
-            implementation=self.cfg.implementation,
+        weight = self._gathered(unembedding).astype(hidden_BSD.dtype)
+        V = weight.shape[unembedding.axes.index("V")]
+        split = split_over_devices(
+            {HIDDEN_AXES: hidden_BSD.shape, TARGET_AXES: target_ids_BS.shape, ("act_vocab",): (V,)}
         )
+
+        def sums_fn(hidden: Array, weight: Array, target_ids: Array) -> CrossEntropySums:
+            return cross_entropy(
+                hidden.reshape(-1, hidden.shape[-1]),
+                weight,
+                target_ids.reshape(-1),
+                unembedding_axes=unembedding.axes,
+                z_loss_scale=self.cfg.z_loss_scale,
+                soft_cap=soft_cap,
+                chunk_size=self.cfg.chunk_size,
+                implementation=self.cfg.implementation,
+            )
+
+        arrays = (hidden_BSD, weight, target_ids_BS)
+        sums = sums_fn(*arrays) if split.parts("act_vocab") > 1 else _per_device(split, sums_fn, arrays)
         self._summarize(sums)
         return LossOutput(sums.total, sums.weight)
 
@@ -90,3 +105,21 @@ class CrossEntropyLoss(BaseLayer):
         per_target = 1.0 / jnp.maximum(sums.weight, 1.0)
         self.add_summary("cross_entropy", WeightedScalar(sums.loss * per_target, sums.weight))
         self.add_summary("z_loss", WeightedScalar(sums.z_loss * per_target, sums.weight))
+
+
+def _per_device(
+    split: DeviceSplit, sums_fn: Callable[..., CrossEntropySums], arrays: tuple[Array, Array, Array]
+) -> CrossEntropySums:
+    """Sums the losses of each device's own tokens, then those of all devices.
+
+    Left to itself XLA sums the gradient of the unembedding over all devices once a chunk of tokens; so it does once.
+    """
+
+    def local(*blocks: Array) -> CrossEntropySums:
+        return CrossEntropySums(*(x[None, None] for x in sums_fn(*blocks)))
+
+    in_axes = [HIDDEN_AXES, (None, None), TARGET_AXES]
+    parts = split.run(
+        local, arrays, in_axes=in_axes, out_axes=CrossEntropySums(*[TARGET_AXES] * 4)
+    )
+    return CrossEntropySums(*(x.sum() for x in parts))
