@@ -57,7 +57,7 @@ RUNS = (
     Run("llama2_70b_tpu", "tpu-v5p-1024", seconds=11.6, source=PAPER),
     Run("qwen3_30b_a3b", "tpu-v5p-512"),
     Run("mixtral_8x7b", "tpu-v5p-512"),
-    Run("llama3_1_405b", "tpu-v5p-1024"),
+    Run("llama3_1_405b", "tpu-v5p-1024", (*TABLE_BATCH, "accumulation_steps=1")),
     Run("llama2_7b_tpu", "gpu-h100-256", seconds=1.4, source=PAPER),
     Run("llama2_7b_tpu", "gpu-h100-512"),
     Run("llama2_70b_tpu", "gpu-h100-256"),

@@ -3,7 +3,6 @@
 | variable          | meaning                                                    | default           |
 |-------------------|------------------------------------------------------------|-------------------|
 | TRELLAX_CACHE_DIR | folder for what can be made again (tokenizers, token files, compiled programs) | see `cache_dir()` |
-| XLA_FLAGS, LIBTPU_INIT_ARGS | the compiler's flags; read to tell compiled programs apart | none |
 
     from trellax.runtime import settings
     settings.cache_dir()
@@ -26,9 +25,3 @@ def cache_dir() -> Path:
         return Path(chosen).expanduser()
     base = os.environ.get("XDG_CACHE_HOME")
     return (Path(base) if base else Path.home() / ".cache") / "trellax"
-
-
-def xla_flags() -> str:
-    """Returns the flags that the compiler was given, sorted."""
-    flags = (os.environ.get(name, "").split() for name in ("XLA_FLAGS", "LIBTPU_INIT_ARGS"))
-    return " ".join(sorted(flag for some in flags for flag in some))

@@ -15,6 +15,7 @@ from trellax.experiments.cli.arguments import UsageError, parse, usage
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
+_RUNS_ON_DEVICES = ("train", "eval", "generate")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -29,6 +30,8 @@ def run(argv: Sequence[str]) -> int:
         if arguments.verb == "help":
             print(usage())
             return 0
+        if arguments.verb in _RUNS_ON_DEVICES:
+            _set_compiler_flags()
         # Each verb is a module of its own, so that `list` and `diff` do not load what training needs.
         verb = importlib.import_module(f"trellax.experiments.cli.verbs.{arguments.verb}")
         return int(verb.run(arguments))
@@ -42,6 +45,14 @@ def run(argv: Sequence[str]) -> int:
         if _is_users_mistake(e):
             return _refuse(e)
         raise
+
+
+def _set_compiler_flags() -> None:
+    """Gives XLA the flags of this machine's platform, before JAX starts, and says so."""
+    from trellax.parallel.hardware import apply_xla_flags
+
+    for flag in apply_xla_flags():
+        print(f"XLA flag {flag}: {flag.reason}", file=sys.stderr)
 
 
 def _refuse(error: Exception, code: int = EXIT_USAGE) -> int:

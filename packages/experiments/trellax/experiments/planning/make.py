@@ -5,6 +5,7 @@ plan = make_plan(resolve("llama2_7b_tpu", hardware=hardware_named("tpu-v5p-512")
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.metadata
 import resource
 import time
@@ -18,6 +19,7 @@ from trellax.experiments.planning.report import BoundReport, CollectiveReport, F
 from trellax.experiments.resolve import Resolved
 from trellax.layers import count_parameters
 from trellax.parallel import RunShape
+from trellax.parallel.hardware import compiler_options
 from trellax.parallel.planning import (
     Collective,
     CompiledProgram,
@@ -51,7 +53,10 @@ def make_plan(resolved: Resolved, *, save: str | None = None) -> Plan:
     wall, cpu = time.perf_counter(), time.process_time()
     planned = planned_program(resolved.cfg, resolved.hardware)
     lowered = planned.lowered  # Where there is no compiler, this finds what cannot be lowered.
-    compiled = compile_program(lowered, planned.axis_sizes) if planned.has_compiler else None
+    compiled = None
+    if planned.has_compiler:
+        flags = compiler_options(resolved.hardware)
+        compiled = compile_program(lowered, planned.axis_sizes, compiler_options=flags)
     if save is not None and compiled is not None and compiled.executable is not None:
         planned.program.save(save, lowered, compiled.executable)
     plan = plan_of(planned, compiled, name=resolved.name, rule=resolved.rule_text)
@@ -77,8 +82,9 @@ def plan_of(
     rows, length = planned.cfg.input.batch_spec()["input_ids"].shape
     links = mesh_links(planned.cfg.mesh_shape, planned.hardware)
     collectives = () if compiled is None else compiled.collectives
-    count = flops_of(planned.traced.jaxpr)
-    flops = _flops(planned, count, rows * length)
+    alone = planned.on_one_device()
+    count = flops_of(alone.traced.jaxpr)
+    flops = _flops(alone, count, rows * length)
     return Plan(
         experiment=name,
         hardware=planned.hardware.name,
@@ -93,7 +99,7 @@ def plan_of(
         memory=memory_report(planned, compiled),
         flops=flops,
         collectives=tuple(_merged(collectives, planned, links)),
-        bound=_bound(planned, count, flops, collectives, links, rows * length),
+        bound=_bound(planned, compiled, count, flops, links, rows * length),
         findings=tuple(map(str, _findings(planned))),
         notes=() if compiled is None else compiled.notes,
         versions={name: _version(name) for name in ("jax", "jaxlib", "libtpu", "jax-cuda13-plugin")},
@@ -110,12 +116,12 @@ def _flops(planned: PlannedProgram, count: FlopCount, tokens: int) -> FlopReport
 
 
 def without_remat(planned: PlannedProgram) -> PlannedProgram:
-    """Returns the same program with nothing computed twice."""
+    """Returns the same program on one device with nothing computed twice."""
     cfg = planned.cfg.clone()
     for _, node in list(nodes(cfg.model)):
         if "remat" in node:
             node.set(remat=None)
-    return planned.with_config(cfg)
+    return dataclasses.replace(planned, cfg=cfg).on_one_device()
 
 
 def _multiplied(count: FlopCount) -> float:
@@ -134,9 +140,9 @@ def _least_flops(count: FlopCount) -> dict[str, float]:
 
 def _bound(
     planned: PlannedProgram,
+    compiled: CompiledProgram | None,
     count: FlopCount,
     flops: FlopReport,
-    collectives: tuple[Collective, ...],
     links: Any,
     tokens: int,
 ) -> BoundReport | None:
@@ -144,8 +150,10 @@ def _bound(
     costs = StepCosts(
         model_flops=flops.model,
         flops=_least_flops(count),
-        hbm_bytes=count.matmul_bytes / hardware.num_devices,
-        collectives=collectives,
+        hbm_bytes=count.matmul_bytes / hardware.num_devices
+        if compiled is None
+        else compiled.matmul_bytes,
+        collectives=() if compiled is None else compiled.collectives,
     )
     line = roofline(costs, hardware, links)
     if line.bound_by is None or line.mfu is None:

@@ -10,7 +10,7 @@ import functools
 from typing import Any
 
 from trellax.config import REQUIRED, FieldTypeError, finalize, nodes
-from trellax.parallel import Hardware
+from trellax.parallel import Hardware, MeshShape
 from trellax.parallel.planning import abstract_mesh, aot_devices
 from trellax.runtime import TrainProgram
 
@@ -48,9 +48,13 @@ class PlannedProgram:
         """Whether programs for the hardware can be compiled elsewhere; AWS publishes no such compiler for Trainium."""
         return self.hardware.platform != "neuron"
 
-    def with_config(self, cfg: Any) -> PlannedProgram:
-        """Returns the program of a changed config (not final) on the same hardware."""
-        return planned_program(cfg, self.hardware)
+    def on_one_device(self) -> PlannedProgram:
+        """Returns the same program for one device, to trace: with its kernels, without what partitioning adds (buffers
+        for the worst case, work that several devices do)."""
+        cfg = self.cfg.clone(mesh_shape=MeshShape())
+        mesh = abstract_mesh(MeshShape(), dataclasses.replace(self.hardware, num_devices=1))
+        final = finalize(cfg)
+        return PlannedProgram(final, self.hardware, TrainProgram(final, mesh=mesh))
 
     @property
     def axis_sizes(self) -> dict[str, int]:

@@ -4,8 +4,8 @@
     step_fn = load_executable("step.trellax", fingerprint_of(lowered), devices)
 
 A file is good for one program on one kind of hardware, with the versions that made it. The *fingerprint* says which: a
-hash of the lowered program (so of the whole config), the devices, and the versions of JAX and the compiler's flags. A
-file with another one is refused, never used and never ignored.
+hash of the lowered program (so of the whole config), the devices, and JAX's version. A file with another one is refused,
+never used and never ignored. The compiler's flags are those that it was compiled with.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from typing import Any
 import jax
 from jax.experimental import serialize_executable
 
-from trellax.runtime import settings
 from trellax.runtime.files import write_atomically
 
 _FORMAT = "trellax executable 1"
@@ -41,7 +40,6 @@ def fingerprint_of(lowered: jax.stages.Lowered, devices: Sequence[Any]) -> dict[
         "program": hashlib.sha256(lowered.as_text().encode()).hexdigest(),
         "devices": f"{len(devices)} x {device.device_kind}",
         "jax": jax.__version__,
-        "xla flags": settings.xla_flags(),
     }
 
 
