@@ -34,6 +34,8 @@ class Kind:
     needs_experts: bool = False
     across: bool = False
     """Whether the axis crosses slices or nodes."""
+    most: int = 4
+    """Devices along the axis that the tiny model can use."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,7 +108,7 @@ KINDS = (
     Kind("ring", "seq", _context(RingContext)),
     Kind("ulysses", "seq", _context(UlyssesContext)),
     Kind("gpipe", "pipeline", _pipeline("gpipe")),
-    Kind("circular", "pipeline", _pipeline("circular", 2)),
+    Kind("circular", "pipeline", _pipeline("circular", 2), most=2),
     Kind("1f1b", "pipeline", _pipeline("1f1b")),
 )
 
@@ -133,12 +135,18 @@ def combinations() -> tuple[Combination, ...]:
 
 def _pairs() -> list[Combination]:
     pairs = [p for p in itertools.combinations(KINDS, 2) if p[0].axis != p[1].axis]
-    sizes = itertools.cycle([(2, 4), (4, 2)])
     # Every third pair without an expert axis has experts all the same: each device then holds all of them.
     return [
-        Combination(pair, size, any(k.needs_experts for k in pair) or index % 3 == 2)
-        for index, (pair, size) in enumerate(zip(pairs, sizes))
+        Combination(pair, _two_sizes(pair, index), any(k.needs_experts for k in pair) or index % 3 == 2)
+        for index, pair in enumerate(pairs)
     ]
+
+
+def _two_sizes(pair: tuple[Kind, Kind], index: int) -> tuple[int, int]:
+    """Returns 2 x 4 and 4 x 2 in turn, as far as the kinds go."""
+    if pair[0].most < 4 or pair[1].most < 4:
+        return (2, 4) if pair[0].most < 4 else (4, 2)
+    return (2, 4) if index % 2 == 0 else (4, 2)
 
 
 def _triples() -> list[Combination]:
