@@ -50,7 +50,11 @@ class Run:
         return " ".join((self.experiment, self.hardware, *self.overrides))
 
 
-_16M_TOKENS = ("input.global_batch_size=512", "input.sequence_length=32768")
+_16M_TOKENS = (
+    "input.global_batch_size=512",
+    "input.sequence_length=32768",
+    "accumulation_steps=1",
+)
 RUNS = (
     Run("llama2_7b_tpu", "tpu-v5p-512", seconds=2.5, source=PAPER),
     Run("llama2_7b_tpu", "tpu-v5e-256"),

@@ -14,6 +14,7 @@ from trellax.experiments.cli.arguments import VERBS, usage
 
 README = Path(__file__).parent.parent / "README.md"
 ROOT_README = Path(__file__).parents[3] / "README.md"
+PARALLELISM = ROOT_README.parent / "docs" / "parallelism.md"
 BLOCK = re.compile(r"^```python\n(.*?)^```\n(?:\nprints\n\n((?: {4}[^\n]*\n)*))?", re.M | re.S)
 
 
@@ -42,6 +43,12 @@ def test_the_example_of_the_repository_replaces_the_feed_forward_layers() -> Non
     exec(compile(code, str(ROOT_README), "exec"), namespace)
     assert not select(namespace["cfg"], namespace["FeedForwardLayer"])
     assert len(select(namespace["cfg"], namespace["MoELayer"])) == 1
+
+
+def test_the_example_of_the_page_on_parallelism_runs() -> None:
+    (code, _), *others = BLOCK.findall(PARALLELISM.read_text())
+    assert not others
+    exec(compile(code, str(PARALLELISM), "exec"), {})
 
 
 def test_every_experiment_verb_and_flag_is_listed() -> None:
