@@ -35,6 +35,11 @@ def num_built(model_cfg: Any) -> int:
     return count_parameters(finalize(model_cfg).instantiate().all_parameter_specs())
 
 
+def is_dense(name: str) -> bool:
+    """Whether an experiment has feed-forward layers, which experts can take the place of."""
+    return bool(select(get_experiment(name), FeedForwardLayer))
+
+
 def swap(cfg: Any, variant: Variant) -> list[str]:
     """Replaces every feed-forward layer and every position encoding; returns where."""
     rotary = variant.position in ("rotary", "partly rotary")
@@ -90,16 +95,23 @@ def test_what_the_two_layers_share_is_carried_over() -> None:
 
 @pytest.mark.parametrize("name", experiment_names())
 @pytest.mark.parametrize("position", POSITIONS)
-def test_registered_experiments_take_them_at_full_size(name: str, position: str) -> None:
+def test_registered_experiments_take_any_positions_at_full_size(name: str, position: str) -> None:
+    cfg = get_experiment(name)
+    before = num_built(cfg.model)
+    assert replace_config(cfg, Positions, POSITIONS[position]) == [
+        "model.decoder.stack.layer.attention.positions"
+    ]
+    assert num_built(cfg.model) == before
+
+
+@pytest.mark.parametrize("name", [n for n in experiment_names() if is_dense(n)])
+def test_dense_experiments_take_a_mixture_of_experts_at_full_size(name: str) -> None:
     cfg = get_experiment(name)
     dense = num_built(cfg.model)
     stack = finalize(cfg.model).decoder.stack
     layer = stack.layer
     assert replace_config(cfg, FeedForwardLayer, moe()) == [
         "model.decoder.stack.layer.feed_forward"
-    ]
-    assert replace_config(cfg, Positions, POSITIONS[position]) == [
-        "model.decoder.stack.layer.attention.positions"
     ]
     expert = 3 * layer.input_dim * layer.feed_forward.hidden_dim
     added = stack.num_layers * ((E - 1) * expert + layer.input_dim * E)

@@ -104,7 +104,7 @@ def usage() -> str:
         "Overrides change fields of the experiment's config, after the mesh rule of the hardware:\n"
         "  learner.schedule.peak=1e-3  model.decoder.**.dropout.rate=0.1\n\n"
         "Exit codes: 0 done, 1 failed, 2 a mistake on the command line or in the config,\n"
-        "130 and 143 stopped by Ctrl-C and SIGTERM after saving."
+        "3 a plan does not fit its hardware, 130 and 143 stopped by Ctrl-C and SIGTERM after saving."
     )
 
 
@@ -163,7 +163,7 @@ def _define_flags() -> flags.FlagValues:
         "remat", False, "compare what remat policies keep and compute again", flag_values=values
     )
     flags.DEFINE_integer(
-        "candidates", 4, "how many to compile, at most", lower_bound=1, flag_values=values
+        "candidates", 4, "how many ways to compile, at most [4]", lower_bound=1, flag_values=values
     )
     flags.DEFINE_integer(
         "step", None, "which checkpoint [the newest]", lower_bound=0, flag_values=values
@@ -188,7 +188,7 @@ def _define_flags() -> flags.FlagValues:
     flags.DEFINE_string(
         "explain", None, "print where the value at this path was set", flag_values=values
     )
-    flags.DEFINE_string("output", None, "file to write [NAME.html]", flag_values=values)
+    flags.DEFINE_string("output", None, "file to write [of html: NAME.html]", flag_values=values)
     return values
 
 
@@ -232,3 +232,5 @@ def _check_flags(verb: str, values: flags.FlagValues) -> None:
         raise UsageError(f"`{verb}` takes one --hardware, not {len(hardware)}.")
     if values.save and len(hardware) > 1:
         raise UsageError("--save writes one compiled step; name one --hardware.")
+    if verb == "plan" and values.remat and (values.save or values.html):
+        raise UsageError("--remat compiles nothing and prints a table: leave out --save and --html.")

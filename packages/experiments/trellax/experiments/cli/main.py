@@ -1,7 +1,7 @@
 """The command line: `trellax VERB NAME [--flag=value ...] [path=value ...]`.
 
 Exit codes: 0 done; 1 failed; 2 a mistake on the command line or in the config, nothing written;
-130 and 143 stopped by SIGINT and SIGTERM, after saving.
+3 a plan that does not fit its hardware; 130 and 143 stopped by SIGINT and SIGTERM, after saving.
 """
 
 from __future__ import annotations

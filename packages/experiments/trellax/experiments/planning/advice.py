@@ -6,11 +6,13 @@ plan = with_advice(plan)
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterator
 
 from trellax.experiments.planning import units
 from trellax.experiments.planning.report import BoundReport, Plan
 
+_BATCH_AXES = ("data", "expert", "fsdp")
 _MUCH_RECOMPUTED = 0.05
 _MUCH_IDLE = 0.1
 _ROOM = 0.25
@@ -61,9 +63,22 @@ def _overflow(plan: Plan) -> Iterator[str]:
     yield (
         f"activations, gradients and gathered weights have {units.gib(room)}"
         + (f" and take {units.gib(working)}" if working is not None else "")
-        + f": accumulation_steps={_next_power(int(factor)) * plan.accumulation_steps} divides the activations, a remat "
-        "policy that keeps less or offloads does, too; `tune` searches for the fastest that fits."
+        + f": {_fewer_activations(plan, int(factor))}; `tune` searches for the fastest that fits."
     )
+
+
+def _fewer_activations(plan: Plan, factor: int) -> str:
+    """Says what divides the activations by this factor, as far as the batch can be split."""
+    wanted = _next_power(factor) * plan.accumulation_steps
+    most = plan.rows // math.prod(plan.mesh.get(axis, 1) for axis in _BATCH_AXES)
+    steps = min(wanted, most)
+    policy = "a remat policy that keeps less or offloads"
+    if steps <= plan.accumulation_steps:
+        return (
+            "each device has one row at a time already, so split rows over `model` or `seq`, or take "
+            f"{policy}"
+        )
+    return f"accumulation_steps={steps} divides the activations, {policy} does, too"
 
 
 def _bound(plan: Plan) -> Iterator[str]:

@@ -11,32 +11,24 @@ gradients and one gathered layer, and what the compiler needed beyond these in t
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 import math
 from collections.abc import Iterator
 from typing import Any
 
-import jax
-import numpy as np
-
+from trellax.experiments.planning.estimates import StepEstimate, forward_passes
 from trellax.experiments.planning.make import idle_fraction
 from trellax.experiments.planning.program import PlannedProgram
-from trellax.experiments.planning.remat import POLICIES, current_policy, policy_costs
+from trellax.experiments.planning.remat import current_policy_name, policy_costs
 from trellax.experiments.planning.report import Plan
 from trellax.parallel import LogicalAxisRules, MeshShape, tensor_sequence_rules
-from trellax.parallel.planning import (
-    StepCosts,
-    StepWork,
-    estimate_collectives,
-    mesh_links,
-    roofline,
-)
+from trellax.parallel.planning import AxisLinks, StepCosts, mesh_links, roofline
 
 _VARIED = ("data", "fsdp", "model")
 _MOST_TENSOR_PARALLEL = 8
 """Beyond it, matrices become too narrow to be fast, which the roofline does not see."""
 _STEPS = (1, 2, 4, 8, 16)
-_ABOUT_AS_MUCH = 1.01
 _KEPT_FREE = 0.05
 """Share of the memory that an estimate must leave."""
 
@@ -75,8 +67,7 @@ class CandidateSearch:
         """
         self._planned = planned
         self._own = own
-        self._specs = planned.program.model.all_parameter_specs()
-        self._state = planned.program.state_specs()
+        self._estimate = StepEstimate.of(planned)
         steps = planned.cfg.accumulation_steps
         costs = policy_costs(planned)
         devices = planned.hardware.num_devices
@@ -85,7 +76,6 @@ class CandidateSearch:
         least = own.flops.executed * (1 - own.flops.recomputed)
         self._executed = {cost.name: least + cost.recomputed_flops * steps for cost in costs}
         self._bubble = idle_fraction(planned)
-        self._unseen = 0.0
         self._unseen = self._unseen_bytes()
         self.num_compared = 0
 
@@ -105,13 +95,21 @@ class CandidateSearch:
         """Yields every candidate that is allowed and estimated to fit."""
         capacity = self._planned.hardware.usable_hbm_bytes_per_device or math.inf
         for shape in self._shapes():
-            links = mesh_links(shape, self._planned.hardware)
-            for steps in _STEPS:
+            links = self._links(shape)
+            if links is None:
+                continue
+            for steps in self._numbers_of_steps():
                 if self._is_allowed(shape, steps):
                     for candidate in self._of_mesh(shape, steps, links):
                         self.num_compared += 1
                         if candidate.bytes <= (1 - _KEPT_FREE) * capacity:
                             yield candidate
+
+    def _numbers_of_steps(self) -> list[int]:
+        """Returns the usual ones, and those around the experiment's own, of those that the batch splits into."""
+        own = self._planned.cfg.accumulation_steps
+        steps = {*_STEPS, max(own // 2, 1), own, 2 * own}
+        return sorted(n for n in steps if self._own.rows % n == 0)
 
     def _shapes(self) -> Iterator[MeshShape]:
         """Yields the experiment's mesh with other factors of the varied axes, within slices or nodes and across."""
@@ -127,6 +125,13 @@ class CandidateSearch:
                     shape.dcn.set(**far)
                 yield shape
 
+    def _links(self, shape: MeshShape) -> dict[str, AxisLinks] | None:
+        """Returns the links of each axis; None if the shape cannot be laid over the slices."""
+        try:
+            return mesh_links(shape, self._planned.hardware)
+        except ValueError:
+            return None
+
     def _is_allowed(self, shape: MeshShape, steps: int) -> bool:
         cfg = self._planned.cfg.clone(accumulation_steps=steps)
         try:
@@ -137,11 +142,16 @@ class CandidateSearch:
 
     def _of_mesh(self, shape: MeshShape, steps: int, links: Any) -> Iterator[Candidate]:
         """Yields the candidates of one mesh and number of microbatches: one for each policy."""
-        collectives = {passes: self._collectives(shape, steps, passes) for passes in (1, 2)}
-        fixed = self._fixed_bytes(shape, steps)
+        rules = _rules(shape) or self._planned.cfg.axis_rules
+        sizes = shape.total_sizes()
+        of_passes = functools.cache(
+            lambda passes: self._estimate.collectives(rules, sizes, steps, forward_passes=passes)
+        )
+        fixed = self._estimate.fixed_bytes(rules, sizes, steps) + self._unseen
+        least = min(self._executed.values())
         for policy, executed in self._executed.items():
-            passes = 1 if executed <= _ABOUT_AS_MUCH * min(self._executed.values()) else 2
-            seconds = self._seconds(executed, collectives[passes], links)
+            collectives = of_passes(forward_passes(1 - least / executed))
+            seconds = self._seconds(executed, collectives, links)
             yield Candidate(
                 mesh_shape=shape,
                 axis_rules=_rules(shape),
@@ -159,46 +169,15 @@ class CandidateSearch:
         terms["compute"] /= 1 - self._bubble
         return list(terms.values())
 
-    def _collectives(self, shape: MeshShape, steps: int, forward_passes: int) -> Any:
-        work = StepWork(
-            rows=self._own.rows // steps,
-            length=self._own.length,
-            accumulation_steps=steps,
-            forward_passes=forward_passes,
-            weight_gathers=1 + forward_passes,
-        )
-        rules = _rules(shape) or self._planned.cfg.axis_rules
-        return estimate_collectives(self._specs, rules, shape.total_sizes(), work)
-
-    def _fixed_bytes(self, shape: MeshShape, steps: int) -> float:
-        """Bytes of a device that no policy changes: state, gradients, gathered weights of a layer."""
-        rules = _rules(shape) or self._planned.cfg.axis_rules
-        sizes = shape.total_sizes()
-        state = _split_bytes(self._state, rules, sizes)
-        gradients = _split_bytes(self._specs, rules, sizes)
-        sums = gradients if steps > 1 else 0.0
-        return state + gradients + sums + self._gathered_bytes(rules, sizes) + self._unseen
-
-    def _gathered_bytes(self, rules: LogicalAxisRules, sizes: dict[str, int]) -> float:
-        """Two layers' weights in the compute type, split over `model` alone: one in use, the next one arriving."""
-        itemsize = np.dtype(self._planned.cfg.compute_dtype).itemsize
-        whole = {axis: size if axis in ("model", "expert") else 1 for axis, size in sizes.items()}
-        total = 0.0
-        for spec in _leaves(self._specs):
-            layers = dict(zip(spec.logical_axes, spec.shape, strict=True)).get("layers", 1)
-            total += _elements(spec, rules, whole) / layers * itemsize
-        return 2 * total
-
     def _unseen_bytes(self) -> float:
         """What the compiler needed in the experiment's own plan beyond the estimate."""
-        peak, cfg = self._own.memory.peak, self._planned.cfg
-        policy = current_policy(cfg)
-        name = next((name for name, known in POLICIES.items() if known == policy), None)
-        if peak is None or name is None or not self._own.fits:
+        if self._own.memory.peak is None or not self._own.fits:
             return 0.0
-        shape = cfg.mesh_shape.resolved(self._planned.hardware.num_devices)
+        cfg = self._planned.cfg
         steps = cfg.accumulation_steps
-        return max(peak - self._fixed_bytes(shape, steps) - self._saved[name] / steps, 0.0)
+        seen = self._estimate.fixed_bytes(cfg.axis_rules, self._planned.axis_sizes, steps)
+        saved = self._saved[current_policy_name(cfg)] / steps
+        return max(self._own.memory.peak - seen - saved, 0.0)
 
 
 def _factors(number: int) -> Iterator[dict[str, int]]:
@@ -212,20 +191,3 @@ def _factors(number: int) -> Iterator[dict[str, int]]:
 def _rules(shape: MeshShape) -> LogicalAxisRules | None:
     """Tensor parallelism comes with norms whose sequence is split."""
     return tensor_sequence_rules() if shape.total_sizes()["model"] > 1 else None
-
-
-def _split_bytes(specs: Any, rules: LogicalAxisRules, sizes: dict[str, int]) -> float:
-    return sum(
-        _elements(spec, rules, sizes) * np.dtype(spec.dtype).itemsize for spec in _leaves(specs)
-    )
-
-
-def _elements(spec: Any, rules: LogicalAxisRules, sizes: dict[str, int]) -> float:
-    """Elements of an array that one device holds."""
-    report = rules.explain_spec(spec.logical_axes, shape=spec.shape, axis_sizes=sizes)
-    parts = math.prod(sizes[axis] for axes in report.mesh_axes for axis in axes)
-    return math.prod(spec.shape) / parts
-
-
-def _leaves(specs: Any) -> list[Any]:
-    return jax.tree.leaves(specs, is_leaf=lambda node: hasattr(node, "logical_axes"))

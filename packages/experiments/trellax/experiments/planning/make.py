@@ -13,6 +13,7 @@ from typing import Any
 
 from trellax.config import nodes
 from trellax.experiments.planning.advice import with_advice
+from trellax.experiments.planning.estimates import StepEstimate, forward_passes
 from trellax.experiments.planning.memory import memory_report
 from trellax.experiments.planning.program import PlannedProgram, planned_program
 from trellax.experiments.planning.report import BoundReport, CollectiveReport, FlopReport, Plan
@@ -37,6 +38,10 @@ from trellax.runtime import TRAIN_FLOPS_PER_FORWARD_FLOP
 _KIB = 1024
 """What `ru_maxrss` counts in, on Linux."""
 _SKIPPED_OF_KERNELS = 0.5
+_NO_COMPILER = (
+    "no compiler for this hardware is published: the program was lowered, not compiled; peak memory, memory traffic and "
+    "collectives are estimates"
+)
 
 
 def make_plan(resolved: Resolved, *, save: str | None = None) -> Plan:
@@ -49,6 +54,7 @@ def make_plan(resolved: Resolved, *, save: str | None = None) -> Plan:
     Raises:
         ConfigError, ValueError: if the config is wrong, or does not run on the mesh.
         PlanningUnavailableError: if the compiler for the hardware is not installed.
+        OSError: if the file cannot be written.
     """
     wall, cpu = time.perf_counter(), time.process_time()
     planned = planned_program(resolved.cfg, resolved.hardware)
@@ -57,9 +63,9 @@ def make_plan(resolved: Resolved, *, save: str | None = None) -> Plan:
     if planned.has_compiler:
         flags = compiler_options(resolved.hardware)
         compiled = compile_program(lowered, planned.axis_sizes, compiler_options=flags)
-    if save is not None and compiled is not None and compiled.executable is not None:
-        planned.program.save(save, lowered, compiled.executable)
     plan = plan_of(planned, compiled, name=resolved.name, rule=resolved.rule_text)
+    if save is not None:
+        plan = _saved(save, planned, compiled, plan)
     cost = {
         "wall_seconds": time.perf_counter() - wall,
         "cpu_seconds": time.process_time() - cpu,
@@ -81,10 +87,20 @@ def plan_of(
     """
     rows, length = planned.cfg.input.batch_spec()["input_ids"].shape
     links = mesh_links(planned.cfg.mesh_shape, planned.hardware)
-    collectives = () if compiled is None else compiled.collectives
     alone = planned.on_one_device()
     count = flops_of(alone.traced.jaxpr)
     flops = _flops(alone, count, rows * length)
+    notes: tuple[str, ...]
+    if compiled is None:
+        hbm_bytes = count.matmul_bytes / planned.hardware.num_devices
+        collectives, notes = _estimated_collectives(planned, flops), (_NO_COMPILER,)
+    else:
+        hbm_bytes, collectives, notes = (
+            compiled.matmul_bytes,
+            compiled.collectives,
+            compiled.notes,
+        )
+    costs = StepCosts(flops.model, _least_flops(count), hbm_bytes, collectives)
     return Plan(
         experiment=name,
         hardware=planned.hardware.name,
@@ -99,10 +115,36 @@ def plan_of(
         memory=memory_report(planned, compiled),
         flops=flops,
         collectives=tuple(_merged(collectives, planned, links)),
-        bound=_bound(planned, compiled, count, flops, links, rows * length),
+        bound=_bound(planned, costs, links, rows * length),
         findings=tuple(map(str, _findings(planned))),
-        notes=() if compiled is None else compiled.notes,
-        versions={name: _version(name) for name in ("jax", "jaxlib", "libtpu", "jax-cuda13-plugin")},
+        notes=notes,
+        versions={
+            name: _version(name) for name in ("jax", "jaxlib", "libtpu", "jax-cuda13-plugin")
+        },
+    )
+
+
+def _saved(
+    file: str, planned: PlannedProgram, compiled: CompiledProgram | None, plan: Plan
+) -> Plan:
+    """Writes the compiled step, or returns the plan with a note why it did not."""
+    if plan.fits is False:
+        note = f"{file} was not written: the step does not fit."
+    elif compiled is None or compiled.executable is None:
+        note = f"{file} was not written: nothing was compiled."
+    else:
+        planned.program.save(file, planned.lowered, compiled.executable)
+        return plan
+    return dataclasses.replace(plan, notes=(*plan.notes, note))
+
+
+def _estimated_collectives(planned: PlannedProgram, flops: FlopReport) -> tuple[Collective, ...]:
+    cfg = planned.cfg
+    return StepEstimate.of(planned).collectives(
+        cfg.axis_rules,
+        planned.axis_sizes,
+        cfg.accumulation_steps,
+        forward_passes=forward_passes(flops.recomputed),
     )
 
 
@@ -139,29 +181,16 @@ def _least_flops(count: FlopCount) -> dict[str, float]:
 
 
 def _bound(
-    planned: PlannedProgram,
-    compiled: CompiledProgram | None,
-    count: FlopCount,
-    flops: FlopReport,
-    links: Any,
-    tokens: int,
+    planned: PlannedProgram, costs: StepCosts, links: Any, tokens: int
 ) -> BoundReport | None:
-    hardware = planned.hardware
-    costs = StepCosts(
-        model_flops=flops.model,
-        flops=_least_flops(count),
-        hbm_bytes=count.matmul_bytes / hardware.num_devices
-        if compiled is None
-        else compiled.matmul_bytes,
-        collectives=() if compiled is None else compiled.collectives,
-    )
-    line = roofline(costs, hardware, links)
+    line = roofline(costs, planned.hardware, links)
     if line.bound_by is None or line.mfu is None:
         return None
     bubble = idle_fraction(planned)
-    parts = dict(line.terms)
-    for part in ("compute", "hbm"):
-        parts[part] /= 1 - bubble
+    parts = {
+        part: time / (1 - bubble) if part in ("compute", "hbm") else time
+        for part, time in line.terms.items()
+    }
     by = max(parts, key=lambda part: parts[part])
     return BoundReport(
         seconds=parts[by],
@@ -177,7 +206,11 @@ def idle_fraction(planned: PlannedProgram) -> float:
     """Returns the share of a step in which devices wait for others, as the nodes of the model tell it."""
     rows, length = planned.cfg.input.batch_spec()["input_ids"].shape
     run = RunShape(planned.axis_sizes, rows=rows // planned.cfg.accumulation_steps, length=length)
-    asked = (node.idle_fraction(run) for _, node in nodes(planned.cfg.model) if hasattr(node, "idle_fraction"))
+    asked = (
+        node.idle_fraction(run)
+        for _, node in nodes(planned.cfg.model)
+        if hasattr(node, "idle_fraction")
+    )
     return max(asked, default=0.0)
 
 
@@ -191,7 +224,8 @@ def _merged(
     lines = []
     for (kind, axes), members in groups.items():
         seconds = communication_seconds(members, planned.hardware, links)
-        network = max(seconds, key=lambda name: seconds[name], default="?")
+        # Between devices of one chip no time is counted; of groups that are no mesh axes it is not known.
+        network = max(seconds, key=lambda name: seconds[name], default="chip" if axes else "?")
         lines.append(
             CollectiveReport(
                 kind=kind,

@@ -12,7 +12,9 @@ from typing import Any
 import jax
 import numpy as np
 
+from trellax.experiments.planning.estimates import StepEstimate
 from trellax.experiments.planning.program import PlannedProgram
+from trellax.experiments.planning.remat import kept_bytes
 from trellax.experiments.planning.report import MemoryReport
 from trellax.parallel.planning import CompiledProgram
 
@@ -35,14 +37,16 @@ def memory_report(planned: PlannedProgram, compiled: CompiledProgram | None) -> 
         temporary=None,
         peak=None,
         host=0.0,
-        source="no compiler",
+        source="not known",
     )
     if compiled is None:
-        return report
+        return _estimated(planned, report)
     if use is None:  # It does not fit, and the compiler said how much it would need.
         needed = compiled.overflow_bytes
         peak = None if needed is None else max(needed, inputs)
-        return dataclasses.replace(report, temporary=needed, peak=peak, source="where the compiler gave up")
+        return dataclasses.replace(
+            report, temporary=needed, peak=peak, source="where the compiler gave up", overflows=True
+        )
     return dataclasses.replace(
         report,
         inputs=use.argument_bytes,
@@ -51,6 +55,17 @@ def memory_report(planned: PlannedProgram, compiled: CompiledProgram | None) -> 
         host=use.host_bytes,
         source="by the compiler",
     )
+
+
+def _estimated(planned: PlannedProgram, report: MemoryReport) -> MemoryReport:
+    """Returns the report with a peak by arithmetic; activations count as if split over all devices."""
+    cfg = planned.cfg
+    fixed = StepEstimate.of(planned).fixed_bytes(
+        cfg.axis_rules, planned.axis_sizes, cfg.accumulation_steps
+    )
+    on_device, on_host = kept_bytes(planned)
+    source = "estimated: state, gradients, gathered layers, saved activations"
+    return dataclasses.replace(report, peak=fixed + on_device, host=on_host, source=source)
 
 
 def state_bytes(planned: PlannedProgram) -> dict[str, float]:

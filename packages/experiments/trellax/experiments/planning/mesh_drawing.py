@@ -49,7 +49,7 @@ def _nested(
         return _Box(_CELL, _CELL, f'<rect class="device" width="{_CELL}" height="{_CELL}" rx="3"/>')
     (axis, size), *inner = axes
     if not inner:
-        return _devices(_label(axis, size, across.get(axis, 1)), size)
+        return _devices(_label(axis, size, across.get(axis, 1)), size, _frame(axis, across))
     member = _nested(inner, across, horizontal=not horizontal)
     shown = min(size, _SHOWN)
     step = (member.width if horizontal else member.height) + _GAP
@@ -65,15 +65,14 @@ def _nested(
         along += 40 if horizontal else 16
     width = max((along if horizontal else member.width + _GAP) + _GAP, 7 * len(label) + 2 * _GAP)
     height = (member.height + _GAP if horizontal else along) + _LABEL
-    crossing = " crossing" if across.get(axis, 1) > 1 else ""
     frame = (
-        f'<rect class="axis{crossing}" width="{width:.0f}" height="{height:.0f}" rx="5"/>'
+        f'<rect class="{_frame(axis, across)}" width="{width:.0f}" height="{height:.0f}" rx="5"/>'
         f'<text x="{_GAP}" y="13">{escape(label)}</text>'
     )
     return _Box(width, height, frame + "".join(parts))
 
 
-def _devices(label: str, size: int) -> _Box:
+def _devices(label: str, size: int, css: str) -> _Box:
     """Draws the last axis: its devices in rows."""
     shown = min(size, _SHOWN_DEVICES)
     columns = min(shown, _IN_A_ROW)
@@ -89,8 +88,15 @@ def _devices(label: str, size: int) -> _Box:
     if size > shown:
         cells.append(f'<text x="{_GAP}" y="{height + 8}" class="more">… {size}</text>')
         height += 14
-    frame = f'<rect class="axis" width="{width:.0f}" height="{height:.0f}" rx="5"/>'
-    return _Box(width, height, f'{frame}<text x="{_GAP}" y="13">{escape(label)}</text>{"".join(cells)}')
+    frame = f'<rect class="{css}" width="{width:.0f}" height="{height:.0f}" rx="5"/>'
+    return _Box(
+        width, height, f'{frame}<text x="{_GAP}" y="13">{escape(label)}</text>{"".join(cells)}'
+    )
+
+
+def _frame(axis: str, across: Mapping[str, int]) -> str:
+    """Classes of the frame: dashed where the axis crosses slices or nodes."""
+    return "axis crossing" if across.get(axis, 1) > 1 else "axis"
 
 
 def _label(axis: str, size: int, crossing: int) -> str:

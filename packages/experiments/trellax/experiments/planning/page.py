@@ -35,6 +35,7 @@ svg .device { fill: var(--a); opacity: .75; }
 .key i { display: inline-block; width: .8em; height: .8em; border-radius: 2px; margin: 0 .3em 0 1em; }
 ul { margin: .3rem 0; padding-left: 1.2rem; }
 """
+_VERDICTS = {True: "fits", False: "not", None: "facts"}
 _WIDTH = 720
 _ROW = 30
 
@@ -42,7 +43,7 @@ _ROW = 30
 def plans_html(plans: Sequence[Plan]) -> str:
     """Returns a page with one section for each plan."""
     title = f"Plan of {plans[0].experiment}"
-    data = json.dumps([plan.to_dict() for plan in plans]).replace("</", "<\\/")
+    data = json.dumps([plan.to_dict() for plan in plans]).replace("<", "\\u003c")
     return (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{escape(title)}</title>'
         f'<meta name="viewport" content="width=device-width"><style>{_STYLE}</style>'
@@ -53,11 +54,11 @@ def plans_html(plans: Sequence[Plan]) -> str:
 
 def _section(plan: Plan) -> str:
     facts = (
-        f"{plan.num_devices:,} devices · {plan.num_parameters:,} parameters · {plan.rows:,} x {plan.length:,} "
+        f"{plan.num_devices:,} device{'s' * (plan.num_devices > 1)} · {plan.num_parameters:,} parameters · {plan.rows:,} x {plan.length:,} "
         f"tokens a step · rule: {plan.rule}"
     )
     parts = [
-        f'<h2>{escape(plan.hardware)} <span class="{"fits" if plan.fits else "not"}">{escape(verdict(plan))}</span></h2>',
+        f'<h2>{escape(plan.hardware)} <span class="{_VERDICTS[plan.fits]}">{escape(verdict(plan))}</span></h2>',
         f'<div class="facts">{escape(facts)}</div>',
         "<h3>Mesh</h3>",
         f'<div class="scroll">{mesh_svg(plan.mesh, plan.across)}</div>',
@@ -68,7 +69,12 @@ def _section(plan: Plan) -> str:
         parts += ["<h3>The step, every part at its peak</h3>", _timeline(plan)]
     if plan.collectives:
         parts += ["<h3>Collectives of a step</h3>", _collectives(plan)]
-    for title, lines in (("Limits of the platform", plan.findings), ("Advice", plan.advice)):
+    lists = {
+        "Limits of the platform": plan.findings,
+        "Advice": plan.advice,
+        "Notes": plan.notes,
+    }
+    for title, lines in lists.items():
         if lines:
             items = "".join(f"<li>{escape(line)}</li>" for line in lines)
             parts.append(f"<h3>{title}</h3><ul>{items}</ul>")
@@ -150,7 +156,7 @@ def _pieces(plan: Plan, part: str, time: float) -> Iterable[tuple[str, float]]:
 
 def _collectives(plan: Plan) -> str:
     rows = "".join(
-        f"<tr><td>{c.kind}</td><td>{escape('+'.join(c.axes) or '(other groups)')}</td><td>{escape(c.network)}</td>"
+        f"<tr><td>{escape(c.kind)}</td><td>{escape('+'.join(c.axes) or '(other groups)')}</td><td>{escape(c.network)}</td>"
         f"<td>{units.size(c.bytes)}</td><td>{c.times:,}</td><td>{units.seconds(c.seconds)}</td></tr>"
         for c in plan.collectives
     )

@@ -19,7 +19,7 @@ from trellax.experiments.planning import units
 from trellax.experiments.planning.program import PlannedProgram
 from trellax.layers import functional, is_spec, total_loss
 from trellax.parallel import RematPolicy
-from trellax.parallel.planning import RematCost, flops_of, pareto_front, remat_costs
+from trellax.parallel.planning import RematCost, flops_of, pareto_front, remat_costs, saved_bytes
 
 _QKV = ("q_proj", "k_proj", "v_proj")
 _ATTENTION = ("attention_context", "attention_statistics")
@@ -60,6 +60,31 @@ class RematRow:
     is_the_plans: bool
 
 
+def policies_of(cfg: Any) -> dict[str, RematPolicy.Config | None]:
+    """Returns the policies to compare: the named ones, and a trainer's own if it is none of them."""
+    own = current_policy(cfg)
+    if own in POLICIES.values():
+        return dict(POLICIES)
+    assert own is not None  # "keep all" is among them.
+    return {**POLICIES, _name_of(own): own}
+
+
+def current_policy_name(cfg: Any) -> str:
+    """Returns the name of a trainer's own policy among `policies_of`."""
+    own = current_policy(cfg)
+    return next(name for name, policy in policies_of(cfg).items() if policy == own)
+
+
+def _name_of(policy: RematPolicy.Config) -> str:
+    parts = {
+        "keep": policy.save,
+        "offload": policy.offload,
+        "recompute": policy.recompute,
+        "others:": () if policy.others == "recompute" else (policy.others,),
+    }
+    return "; ".join(f"{what} {', '.join(names)}" for what, names in parts.items() if names)
+
+
 def remat_rows(planned: PlannedProgram) -> list[RematRow]:
     """Returns the costs of all policies, those that keep most first.
 
@@ -68,7 +93,7 @@ def remat_rows(planned: PlannedProgram) -> list[RematRow]:
     """
     costs = policy_costs(planned)
     front = {cost.name for cost in pareto_front(costs)}
-    present = current_policy(planned.cfg)
+    own = current_policy_name(planned.cfg)
     devices = planned.hardware.num_devices
     needed = _needed_flops(planned)
     rows = [
@@ -78,7 +103,7 @@ def remat_rows(planned: PlannedProgram) -> list[RematRow]:
             host_bytes=cost.host_bytes / devices,
             recomputed=cost.recomputed_flops / needed,
             is_on_front=cost.name in front,
-            is_the_plans=POLICIES[cost.name] == present,
+            is_the_plans=cost.name == own,
         )
         for cost in costs
     ]
@@ -88,8 +113,17 @@ def remat_rows(planned: PlannedProgram) -> list[RematRow]:
 def policy_costs(planned: PlannedProgram) -> list[RematCost]:
     """Returns what each policy costs all devices together, in one forward and backward pass (of a microbatch)."""
     params, batch = abstract_inputs(planned)
-    losses = {name: _loss_fn(planned, policy) for name, policy in POLICIES.items()}
+    losses = {name: _loss_fn(planned, policy) for name, policy in policies_of(planned.cfg).items()}
     return remat_costs(losses, params, batch)
+
+
+def kept_bytes(planned: PlannedProgram) -> tuple[float, float]:
+    """Returns the bytes of one device and of its host that the plan's own policy keeps of a microbatch, with every
+    activation split over all devices."""
+    loss = _loss_fn(planned, current_policy(planned.cfg))
+    on_device, on_host = saved_bytes(loss, *abstract_inputs(planned))
+    devices = planned.hardware.num_devices
+    return on_device / devices, on_host / devices
 
 
 def with_policy(cfg: Any, policy: RematPolicy.Config | None) -> Any:
@@ -111,7 +145,9 @@ def current_policy(cfg: Any) -> RematPolicy.Config | None:
 
 def rematerialized_class(cfg: Any) -> str:
     """Returns the name of the class of the first rematerialized layer, as `RematModifier` takes it."""
-    return next((component_of(node).__name__ for node in _rematerialized(cfg)), "BaseTransformerLayer")
+    return next(
+        (component_of(node).__name__ for node in _rematerialized(cfg)), "BaseTransformerLayer"
+    )
 
 
 def abstract_inputs(planned: PlannedProgram) -> tuple[Any, Any]:
@@ -151,18 +187,17 @@ def _loss_fn(planned: PlannedProgram, policy: RematPolicy.Config | None) -> Call
 
 def _needed_flops(planned: PlannedProgram) -> float:
     """FLOPs of a forward and backward pass of a microbatch that keeps everything."""
-    return flops_of(jax.make_jaxpr(jax.grad(_loss_fn(planned, None)))(*abstract_inputs(planned))).total
+    return flops_of(
+        jax.make_jaxpr(jax.grad(_loss_fn(planned, None)))(*abstract_inputs(planned))
+    ).total
 
 
 def remat_text(rows: list[RematRow]) -> str:
     """Returns the sweep as a table."""
-    lines = [f"  {'policy':<44}{'kept a device':>14}{'on its host':>13}{'recomputed':>12}"]
+    table = [("policy", "kept by a device", "by its host", "recomputed", "")]
     for row in rows:
-        marks = " (this plan)" * row.is_the_plans + (" *" if row.is_on_front else "")
-        lines.append(
-            f"  {row.policy:<44}{units.gib(row.device_bytes):>14}{units.gib(row.host_bytes):>13}"
-            f"{units.percent(row.recomputed):>12}{marks}"
-        )
-    return "\n".join(
-        ["remat policies, a microbatch (* none is better in all three)", *lines]
-    )
+        marks = "*" * row.is_on_front + " this plan" * row.is_the_plans
+        sizes = (units.gib(row.device_bytes), units.gib(row.host_bytes))
+        table.append((row.policy, *sizes, units.percent(row.recomputed), marks.strip()))
+    title = "remat policies, between the passes of a microbatch (* none is better in all three)"
+    return "\n".join([title, *units.aligned(table, right=(1, 2, 3))])

@@ -22,6 +22,7 @@ class MemoryReport:
         temporary: what the compiler allocates besides arguments and results: activations, gradients, gathered weights.
         host: activations that are offloaded to the host.
         source: where the peak is from.
+        overflows: whether the compiler gave up because this is too much.
     """
 
     capacity: float | None
@@ -32,6 +33,7 @@ class MemoryReport:
     peak: float | None
     host: float
     source: str
+    overflows: bool = False
 
     @property
     def working(self) -> float | None:
@@ -47,7 +49,9 @@ class MemoryReport:
 
     @property
     def fits(self) -> bool | None:
-        """Whether the step fits; None where the capacity is not known."""
+        """Whether the step fits; None where the capacity, or the peak, is not known."""
+        if self.overflows:
+            return False
         return None if self.margin is None else self.margin >= 0
 
 

@@ -20,6 +20,7 @@ def plan_text(plan: Plan) -> str:
         _section("work and time of a step", _time(plan)),
         _section("limits of the platform that this breaks", _listed(plan.findings)),
         _section("advice", _listed(plan.advice)),
+        _section("notes", _listed(plan.notes)),
     ]
     return "\n".join(section for section in sections if section)
 
@@ -28,7 +29,9 @@ def mesh_text(plan: Plan) -> str:
     """Returns the mesh's sizes, and which of them cross slices or nodes."""
     sizes = ", ".join(f"{axis}={size}" for axis, size in plan.mesh.items() if size > 1)
     across = ", ".join(f"{axis}={size}" for axis, size in plan.across.items() if size > 1)
-    return (sizes or "one device") + (f" (of which across slices or nodes: {across})" if across else "")
+    return (sizes or "one device") + (
+        f" (of which across slices or nodes: {across})" if across else ""
+    )
 
 
 def verdict(plan: Plan) -> str:
@@ -36,16 +39,18 @@ def verdict(plan: Plan) -> str:
     memory = plan.memory
     if memory.fits is None:
         return "not known whether it fits"
-    if memory.peak is None or memory.margin is None:
-        return "DOES NOT FIT"
+    by_estimate = " by an estimate" if memory.source.startswith("estimated") else ""
+    margin = memory.margin
     if memory.fits:
-        return f"fits, {units.gib(memory.margin)} to spare"
-    return f"DOES NOT FIT, {units.gib(-memory.margin)} too much"
+        assert margin is not None
+        return f"fits{by_estimate}, {units.gib(margin)} to spare"
+    too_much = f", {units.gib(-margin)} too much" if margin is not None and margin < 0 else ""
+    return f"DOES NOT FIT{by_estimate}{too_much}"
 
 
 def _head(plan: Plan) -> str:
     rows = [
-        ("hardware", f"{plan.hardware}, {plan.num_devices:,} devices"),
+        ("hardware", f"{plan.hardware}, {plan.num_devices:,} device{'s' * (plan.num_devices > 1)}"),
         ("mesh rule", plan.rule),
         ("mesh", mesh_text(plan)),
         ("parameters", f"{plan.num_parameters:,}"),
@@ -56,10 +61,10 @@ def _head(plan: Plan) -> str:
         ),
         ("verdict", verdict(plan)),
     ]
-    return f"{plan.experiment}\n" + "\n".join(_aligned(rows))
+    return f"{plan.experiment}\n" + "\n".join(units.aligned(rows))
 
 
-def _memory(plan: Plan) -> Iterator[str]:
+def _memory(plan: Plan) -> list[str]:
     memory = plan.memory
     rows = [
         ("parameters", units.gib(memory.parameters)),
@@ -71,22 +76,21 @@ def _memory(plan: Plan) -> Iterator[str]:
     ]
     if memory.host:
         rows.append(("offloaded to the host", units.gib(memory.host)))
-    return _aligned(rows)
+    return units.aligned(rows)
 
 
 def _collectives(plan: Plan) -> Iterator[str]:
     if not plan.collectives:
         return
-    yield f"  {'kind':<15}{'mesh axes':<22}{'network':<10}{'bytes':>12}{'times':>8}{'at least':>12}"
+    rows = [("kind", "mesh axes", "network", "bytes", "times", "at least")]
     for c in plan.collectives:
         axes = "+".join(c.axes) or "(other groups)"
-        yield (
-            f"  {c.kind:<15}{axes:<22}{c.network:<10}{units.size(c.bytes):>12}{c.times:>8,}"
-            f"{units.seconds(c.seconds):>12}"
-        )
+        numbers = (units.size(c.bytes), f"{c.times:,}", units.seconds(c.seconds))
+        rows.append((c.kind, axes, c.network, *numbers))
+    yield from units.aligned(rows, right=(3, 4, 5))
 
 
-def _time(plan: Plan) -> Iterator[str]:
+def _time(plan: Plan) -> list[str]:
     flops = plan.flops
     rows = [
         ("model FLOPs", units.flops(flops.model)),
@@ -109,9 +113,12 @@ def _time(plan: Plan) -> Iterator[str]:
         ]
     if plan.cost:
         rows.append(
-            ("this plan took", f"{plan.cost['cpu_seconds']:.0f} CPU s, {units.gib(plan.cost['resident_bytes'])}")
+            (
+                "this plan took",
+                f"{plan.cost['cpu_seconds']:.0f} CPU s, {units.gib(plan.cost['resident_bytes'])}",
+            )
         )
-    return _aligned(rows)
+    return units.aligned(rows)
 
 
 def _section(title: str, lines: Iterable[str]) -> str:
@@ -121,9 +128,3 @@ def _section(title: str, lines: Iterable[str]) -> str:
 
 def _listed(lines: Iterable[str]) -> Iterator[str]:
     return (f"  - {line}" for line in lines)
-
-
-def _aligned(rows: Iterable[tuple[str, str]]) -> Iterator[str]:
-    rows = list(rows)
-    width = max(len(name) for name, _ in rows) + 2
-    return (f"  {name:<{width}}{value}" for name, value in rows)

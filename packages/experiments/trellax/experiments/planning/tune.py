@@ -18,7 +18,11 @@ from trellax.experiments.planning import units
 from trellax.experiments.planning.candidates import Candidate, CandidateSearch
 from trellax.experiments.planning.make import make_plan
 from trellax.experiments.planning.program import planned_program
-from trellax.experiments.planning.remat import POLICIES, rematerialized_class, with_policy
+from trellax.experiments.planning.remat import (
+    policies_of,
+    rematerialized_class,
+    with_policy,
+)
 from trellax.experiments.planning.report import Plan
 from trellax.experiments.resolve import Resolved
 from trellax.parallel import AccumulationModifier, MeshRule, RematModifier
@@ -74,50 +78,50 @@ def tune(
 
 def tuned_text(tuned: Tuned) -> str:
     """Returns the search as a table."""
-    lines = [
-        f"{tuned.num_compared:,} candidates compared, {len(tuned.tried)} compiled",
-        f"  {'mesh':<34}{'parts':>6}  {'remat':<44}{'peak':>12}{'at least':>12}{'MFU':>9}",
-        _line("the experiment's own rule", tuned.own.accumulation_steps, "", tuned.own),
-        *(
-            _line(str(c.mesh_shape), c.accumulation_steps, c.policy, plan)
-            for c, plan in tuned.tried
-        ),
+    rows = [
+        ("mesh", "parts", "remat", "peak", "at least", "MFU"),
+        _row("the experiment's own rule", tuned.own.accumulation_steps, "", tuned.own),
+        *(_row(str(c.mesh_shape), c.accumulation_steps, c.policy, plan) for c, plan in tuned.tried),
     ]
-    return "\n".join(lines)
+    head = f"{tuned.num_compared:,} candidates compared, {len(tuned.tried)} planned in full"
+    return "\n".join([head, *units.aligned(rows, right=(1, 3, 4, 5))])
 
 
-def _line(mesh: str, parts: int, policy: str, plan: Plan) -> str:
+def _row(mesh: str, parts: int, policy: str, plan: Plan) -> tuple[str, ...]:
     bound = plan.bound
-    peak = units.gib(plan.memory.peak) if plan.fits else "does not fit"
+    peak = "does not fit" if plan.fits is False else units.gib(plan.memory.peak)
     seconds, mfu = (units.seconds(bound.seconds), units.percent(bound.mfu)) if bound else ("?", "?")
-    return f"  {mesh:<34}{parts:>6}  {policy:<44}{peak:>12}{seconds:>12}{mfu:>9}"
+    return (mesh, str(parts), policy, peak, seconds, mfu)
 
 
 def _applied(cfg: Any, candidate: Candidate) -> Any:
-    changed = with_policy(cfg, POLICIES[candidate.policy])
-    changed.set(
-        mesh_shape=candidate.mesh_shape, accumulation_steps=candidate.accumulation_steps
-    )
+    changed = with_policy(cfg, policies_of(cfg)[candidate.policy])
+    changed.set(mesh_shape=candidate.mesh_shape, accumulation_steps=candidate.accumulation_steps)
     if candidate.axis_rules is not None:
         changed.set(axis_rules=candidate.axis_rules)
     return changed
 
 
 def _rule(resolved: Resolved, candidate: Candidate) -> MeshRule:
+    """Returns the candidate as a rule, with what else the experiment's own rule changes."""
     return MeshRule(
         pattern=resolved.hardware.name,
         description=f"tuned: {candidate.mesh_shape}; {candidate.policy}",
         mesh_shape=candidate.mesh_shape,
-        axis_rules=candidate.axis_rules,
-        modifiers=tuple(_modifiers(resolved.cfg, candidate)),
+        axis_rules=candidate.axis_rules or resolved.rule.axis_rules,
+        modifiers=tuple(_modifiers(resolved, candidate)),
     )
 
 
-def _modifiers(cfg: Any, candidate: Candidate) -> Iterator[Any]:
+def _modifiers(resolved: Resolved, candidate: Candidate) -> Iterator[Any]:
+    cfg = resolved.cfg
     yield RematModifier.default_config().set(
-        target=rematerialized_class(cfg), policy=POLICIES[candidate.policy]
+        target=rematerialized_class(cfg), policy=policies_of(cfg)[candidate.policy]
     )
     yield AccumulationModifier.default_config().set(steps=candidate.accumulation_steps)
+    for modifier in resolved.rule.modifiers:
+        if not isinstance(modifier, RematModifier.Config | AccumulationModifier.Config):
+            yield modifier.clone()
 
 
 def _seconds(plan: Plan) -> float:

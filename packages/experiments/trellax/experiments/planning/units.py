@@ -5,12 +5,18 @@ gib(2**30) == "1.00 GiB"; seconds(0.0021) == "2.10 ms"
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
+
 GIB = 2**30
+_FEW = 0.1
+"""GiB below which two decimals say too little."""
 
 
-def gib(size: float | None) -> str:
-    """Returns bytes as GiB."""
-    return "?" if size is None else f"{size / GIB:.2f} GiB"
+def gib(num_bytes: float | None) -> str:
+    """Returns bytes of a device's memory: GiB, unless there are few."""
+    if num_bytes is None:
+        return "?"
+    return f"{num_bytes / GIB:.2f} GiB" if num_bytes >= _FEW * GIB else size(num_bytes)
 
 
 def size(num_bytes: float) -> str:
@@ -33,7 +39,7 @@ def seconds(time: float | None) -> str:
 
 def flops(number: float) -> str:
     """Returns FLOPs with a decimal prefix."""
-    for prefix, scale in (("E", 1e18), ("P", 1e15), ("T", 1e12), ("G", 1e9)):
+    for prefix, scale in (("E", 1e18), ("P", 1e15), ("T", 1e12), ("G", 1e9), ("M", 1e6)):
         if number >= scale:
             return f"{number / scale:.2f} {prefix}FLOP"
     return f"{number:.0f} FLOP"
@@ -42,3 +48,21 @@ def flops(number: float) -> str:
 def percent(share: float) -> str:
     """Returns a share as per cent."""
     return f"{100 * share:.1f} %"
+
+
+def aligned(rows: Sequence[Sequence[str]], *, right: Collection[int] = ()) -> list[str]:
+    """Returns the lines of a table, indented, with columns as wide as what is in them.
+
+    Args:
+        rows: equally many cells each.
+        right: columns of numbers, which end together.
+    """
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  "
+        + "  ".join(
+            f"{cell:>{width}}" if column in right else f"{cell:<{width}}"
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]

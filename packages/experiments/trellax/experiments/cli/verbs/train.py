@@ -53,7 +53,9 @@ def run(arguments: Arguments) -> int:
 def _built(final: Any, folder: RunFolder, executable: str | None) -> Any:
     """Returns the trainer; a config that does not fit its data or these devices is a mistake."""
     if executable is not None and not Path(executable).is_file():
-        raise UsageError(f"--executable={executable}: there is no such file; `plan --save` makes one.")
+        raise UsageError(
+            f"--executable={executable}: there is no such file; `plan --save` makes one."
+        )
     try:
         return final.instantiate(directory=str(folder.path), executable=executable)
     except ValueError as e:

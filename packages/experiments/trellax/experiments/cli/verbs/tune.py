@@ -8,29 +8,36 @@ import sys
 from trellax.config import to_python
 from trellax.experiments.cli.arguments import Arguments, UsageError
 from trellax.experiments.cli.configs import hardware_of
+from trellax.experiments.cli.files import check_writable, write
 from trellax.experiments.cli.verbs.plan import EXIT_DOES_NOT_FIT
 from trellax.experiments.planning import Plan, Tuned, mesh_text, tune, tuned_text, verdict
 from trellax.experiments.resolve import resolve
-from trellax.runtime import write_atomically
 
 
 def run(arguments: Arguments) -> int:
     """Prints what was tried and the best as a mesh rule; exits with 3 if nothing fits."""
     flags = arguments.flags
+    check_writable("output", flags.output)
     (hardware,) = hardware_of(arguments)
+    if hardware.usable_hbm_bytes_per_device is None:
+        raise UsageError(
+            f"`tune` needs to know the memory and the speed of the hardware, and of {hardware.name} they are not known."
+        )
     resolved = resolve(arguments.name, hardware=hardware, overrides=arguments.overrides)
     try:
         tuned = tune(resolved, num_candidates=flags.candidates, on_plan=_tell)
     except ValueError as e:
         raise UsageError(str(e)) from e
     print(_json(tuned) if flags.json else _text(tuned))
-    if tuned.rule is not None and flags.output:
-        _write(flags.output, to_python(tuned.rule))
+    if flags.output and tuned.rule is not None:
+        write("output", flags.output, to_python(tuned.rule))
+    elif flags.output:
+        print(f"trellax: {flags.output} was not written: there is no new rule.", file=sys.stderr)
     return EXIT_DOES_NOT_FIT if tuned.best is None else 0
 
 
 def _tell(plan: Plan) -> None:
-    print(f"compiled: {mesh_text(plan)}: {verdict(plan)}", file=sys.stderr, flush=True)
+    print(f"planned: {mesh_text(plan)}: {verdict(plan)}", file=sys.stderr, flush=True)
 
 
 def _text(tuned: Tuned) -> str:
@@ -50,10 +57,3 @@ def _json(tuned: Tuned) -> str:
         "own": tuned.own.to_dict(),
     }
     return json.dumps(best, indent=2)
-
-
-def _write(file: str, code: str) -> None:
-    try:
-        write_atomically(file, code)
-    except OSError as e:
-        raise UsageError(f"{file} cannot be written: {e.strerror}.") from e
