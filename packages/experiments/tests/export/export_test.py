@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import jax
 import pytest
-from tests.export.tiny_programs import arguments, tiny_program
 
+from tests.export.tiny_programs import arguments, tiny_program
 from trellax.experiments.registry import experiment_names
 from trellax.parallel.planning import neuron_lint
 

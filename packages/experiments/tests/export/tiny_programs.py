@@ -1,6 +1,6 @@
 """Every experiment's train step at a tiny size, placed on one device of any platform.
 
-    program = tiny_program("mixtral_8x7b", "tpu-v5e-1", compute_dtype="bfloat16")
+program = tiny_program("mixtral_8x7b", "tpu-v5e-1", compute_dtype="bfloat16")
 """
 
 from __future__ import annotations

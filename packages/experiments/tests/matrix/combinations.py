@@ -137,7 +137,9 @@ def _pairs() -> list[Combination]:
     pairs = [p for p in itertools.combinations(KINDS, 2) if p[0].axis != p[1].axis]
     # Every third pair without an expert axis has experts all the same: each device then holds all of them.
     return [
-        Combination(pair, _two_sizes(pair, index), any(k.needs_experts for k in pair) or index % 3 == 2)
+        Combination(
+            pair, _two_sizes(pair, index), any(k.needs_experts for k in pair) or index % 3 == 2
+        )
         for index, pair in enumerate(pairs)
     ]
 

@@ -1,6 +1,6 @@
 """One training step of a tiny model on a mesh: loss, gradients and new parameters.
 
-    assert_equal_steps(one_step(combination), one_device(combination))
+assert_equal_steps(one_step(combination), one_device(combination))
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from typing import Any
 
 import jax
 import numpy as np
-from tests.matrix.combinations import NUM_MICROBATCHES, Combination
 
+from tests.matrix.combinations import NUM_MICROBATCHES, Combination
 from trellax.config import finalize
 from trellax.layers import CausalLM, Decoder, MoELayer, ScannedStack, TransformerLayer
 from trellax.parallel import MeshShape
@@ -107,7 +107,7 @@ def _step(cfg: Trainer.Config, devices: Any) -> Any:
 def _first_moments(optimizer_state: Any) -> Any:
     has_moments = lambda node: hasattr(node, "mu")  # noqa: E731
     nodes = jax.tree.leaves(optimizer_state, is_leaf=has_moments)
-    (moments,) = [node.mu for node in nodes if has_moments(node)]
+    (moments,) = (node.mu for node in nodes if has_moments(node))
     return moments
 
 

@@ -1,9 +1,9 @@
 """What is not supported is refused when the config is finalized: with the node, the reason and the nearest that works."""
 
 import pytest
+
 from tests.matrix.one_step import tiny_trainer
 from tests.matrix.refusals import REFUSALS, Refused
-
 from trellax.config import finalize
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+
 from tests.matrix.combinations import Combination, combinations
 from tests.matrix.one_step import assert_equal_steps, one_device, one_step
 

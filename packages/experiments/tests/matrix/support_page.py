@@ -11,7 +11,6 @@ from pathlib import Path
 from tests.matrix.combinations import KINDS, Combination, combinations
 from tests.matrix.one_step import tiny_trainer
 from tests.matrix.refusals import REFUSALS, Refused
-
 from trellax.config import finalize
 
 ABOUT = {
@@ -66,7 +65,10 @@ def _pairs(names: list[str]) -> str:
     found = {tuple(k.name for k in c.kinds): c for c in combinations() if len(c.kinds) == 2}
     lines = ["| | " + " | ".join(names[1:]) + " |", "| --- " * len(names) + "|"]
     for row in names[:-1]:
-        cells = [_cell(found.get((row, column))) if _is_after(row, column, names) else "" for column in names[1:]]
+        cells = [
+            _cell(found.get((row, column))) if _is_after(row, column, names) else ""
+            for column in names[1:]
+        ]
         lines.append(f"| **{row}** | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 

@@ -3,6 +3,7 @@
 import sys
 
 import jax
+
 from tests.tiny import tiny_trainer
 
 if __name__ == "__main__":

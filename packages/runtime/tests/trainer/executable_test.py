@@ -10,9 +10,9 @@ from pathlib import Path
 
 import jax
 import pytest
+
 from tests.tiny import tiny_trainer
 from tests.trainer import executable_process
-
 from trellax.config import finalize
 from trellax.runtime import TrainProgram
 from trellax.runtime.trainer.executable import ExecutableMismatchError

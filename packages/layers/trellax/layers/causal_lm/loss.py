@@ -90,7 +90,11 @@ class CrossEntropyLoss(BaseLayer):
             )
 
         arrays = (hidden_BSD, weight, target_ids_BS)
-        sums = sums_fn(*arrays) if split.parts("act_vocab") > 1 else _per_device(split, sums_fn, arrays)
+        sums = (
+            sums_fn(*arrays)
+            if split.parts("act_vocab") > 1
+            else _per_device(split, sums_fn, arrays)
+        )
         self._summarize(sums)
         return LossOutput(sums.total, sums.weight)
 
@@ -115,11 +119,13 @@ def _per_device(
     Left to itself XLA sums the gradient of the unembedding over all devices once a chunk of tokens; so it does once.
     """
 
-    def local(*blocks: Array) -> CrossEntropySums:
-        return CrossEntropySums(*(x[None, None] for x in sums_fn(*blocks)))
+    def local(*blocks: Array) -> list[Array]:
+        return [x[None, None] for x in sums_fn(*blocks)]
 
-    in_axes = [HIDDEN_AXES, (None, None), TARGET_AXES]
     parts = split.run(
-        local, arrays, in_axes=in_axes, out_axes=CrossEntropySums(*[TARGET_AXES] * 4)
+        local,
+        arrays,
+        in_axes=[HIDDEN_AXES, (None, None), TARGET_AXES],
+        out_axes=[TARGET_AXES] * len(CrossEntropySums._fields),
     )
     return CrossEntropySums(*(x.sum() for x in parts))

@@ -94,7 +94,7 @@ class TrainProgram:
         lowered = self.trace(batch).lower()
         if executable is None:
             return lowered.compile()
-        devices = self.placement.mesh.devices.flatten()
+        devices = self.placement.mesh.devices.flatten().tolist()
         return load_executable(executable, fingerprint_of(lowered, devices), devices)
 
     def save(
@@ -105,5 +105,5 @@ class TrainProgram:
         Returns:
             The number of bytes.
         """
-        devices = self.placement.mesh.devices.flatten()
+        devices = self.placement.mesh.devices.flatten().tolist()
         return save_executable(file, compiled, fingerprint_of(lowered, devices))
