@@ -186,6 +186,12 @@ def _trainium2(policy: RematPolicy.Config, *, tokens: int) -> Plan:
     return Plan("trn2", _INSTANCES, tensor(4), policy, tokens, trainium_modifiers())
 
 
+def _expert_nodes(chips: str) -> Plan:
+    """Experts in a node, with room for twice the rows of an even load: the worst case takes four times as much or more."""
+    room = SetModifier.default_config().set(values={"**.dispatch.buffer_factor": 2.0})
+    return Plan(chips, _NODES, EXPERT_NODE, KEEP_ATTENTION, 16_384, (room,))
+
+
 ChipPlans = tuple[Plan, ...]
 
 _OLDER_GPUS, _B200 = "gpu-(a100|h100|h200)", "gpu-b200"
@@ -244,8 +250,8 @@ COARSE_EXPERTS: ChipPlans = (
     Plan("tpu-v5p", _CORES, experts(expert=8, fsdp=8), KEEP_ATTENTION, tokens=16_384),
     Plan("tpu-v6e", _SLICES, experts(expert=8, fsdp=32), KEEP_ATTENTION, tokens=8192),
     Plan("tpu-7x", _CHIPLETS, experts(expert=8, fsdp=8), KEEP_ATTENTION, tokens=16_384),
-    Plan(_OLDER_GPUS, _NODES, EXPERT_NODE, KEEP_ATTENTION, tokens=16_384),
-    Plan(_B200, _NODES, EXPERT_NODE, KEEP_ATTENTION, tokens=16_384),
+    _expert_nodes(_OLDER_GPUS),
+    _expert_nodes(_B200),
     _trainium2(KEEP_QKV, tokens=8192),
 )
 """A few wide experts, 50 B parameters in all."""
@@ -256,8 +262,8 @@ FINE_EXPERTS: ChipPlans = (
     Plan("tpu-v5p", _CORES, fsdp(64), KEEP_ATTENTION, tokens=16_384),
     Plan("tpu-v6e", _SLICES, fsdp(256), KEEP_ATTENTION, tokens=8192),
     Plan("tpu-7x", _CHIPLETS, fsdp(64), KEEP_ATTENTION, tokens=16_384),
-    Plan(_OLDER_GPUS, _NODES, EXPERT_NODE, KEEP_ATTENTION, tokens=16_384),
-    Plan(_B200, _NODES, EXPERT_NODE, KEEP_ATTENTION, tokens=16_384),
+    _expert_nodes(_OLDER_GPUS),
+    _expert_nodes(_B200),
     _trainium2(KEEP_QKV, tokens=8192),
 )
 """Many narrow experts, 30 B parameters in all. On a torus, sending tokens to 8 experts each takes longer than the work
