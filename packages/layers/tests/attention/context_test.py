@@ -15,7 +15,7 @@ import pytest
 
 from tests.attention.reference import TOLERANCE, built, called, small_config
 from trellax.config import finalize
-from trellax.kernels.dispatch import UnsupportedError
+from trellax.kernels import UnsupportedError
 from trellax.kernels.masks import CausalMask
 from trellax.layers.attention import (
     AlibiPositions,
