@@ -106,8 +106,8 @@ class RecordingExperts(GroupedExperts):
 @settings(max_examples=30, deadline=None)
 @given(
     seed=st.integers(0, 999),
-    num_tokens=st.integers(1, 12),
-    choices=st.integers(1, E),
+    num_tokens=st.sampled_from([1, 5, 12]),  # Other shapes are other programs to compile.
+    choices=st.sampled_from([1, 3, E]),
     factor=st.sampled_from([0.3, 1.0, 2.0, 100.0]),
 )
 def test_rows_of_an_expert_never_exceed_its_capacity(

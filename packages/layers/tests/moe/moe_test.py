@@ -58,7 +58,7 @@ def test_parity_with_all_experts_on_all_tokens(choices: int, gated: bool, normal
 
 
 @settings(max_examples=4, deadline=None)
-@given(seed=st.integers(0, 99), batch=st.integers(1, 3), length=st.integers(1, 6))
+@given(seed=st.integers(0, 99), batch=st.sampled_from([1, 3]), length=st.sampled_from([1, 6]))
 def test_a_token_does_not_depend_on_its_neighbours(seed: int, batch: int, length: int):
     layer, params = built(small_config())
     x_BSD = draws(seed, batch, length, D)

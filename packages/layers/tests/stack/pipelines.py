@@ -33,8 +33,6 @@ from trellax.parallel import (
 )
 
 S = 8
-QUICK = {"xla_backend_optimization_level": 0}
-"""What these programs cost is their compilation."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,7 +85,7 @@ def results(cfg: Any, batch: Any, mesh_sizes: dict[str, int] | None = None) -> A
 def compiled_gradients(cfg: Any, batch: Any, mesh_sizes: dict[str, int] | None = None) -> Any:
     """Returns the compiled function of (parameters, batch) that `results` calls, and parameters."""
     model = cfg.instantiate()
-    params = jax.jit(model.init)(jax.random.key(0))
+    params = model.init(jax.random.key(0))
 
     def objective(params: Any, batch: Any) -> Any:
         sums, outputs = functional(
@@ -98,11 +96,11 @@ def compiled_gradients(cfg: Any, batch: Any, mesh_sizes: dict[str, int] | None =
 
     fn = jax.value_and_grad(objective, has_aux=True)
     if mesh_sizes is None:
-        return jax.jit(fn).lower(params, batch).compile(compiler_options=QUICK), params
+        return jax.jit(fn).lower(params, batch).compile(), params
     with scope(mesh_sizes) as entered:
         placed = shardings_for(model.all_parameter_specs(), entered.mesh, entered.rules)
         jitted = jax.jit(fn, in_shardings=(placed, None), out_shardings=((None, None), placed))
-        compiled = jitted.lower(params, batch).compile(compiler_options=QUICK)
+        compiled = jitted.lower(params, batch).compile()
         return compiled, jax.device_put(params, placed)
 
 

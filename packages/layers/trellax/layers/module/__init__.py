@@ -12,6 +12,7 @@ from trellax.layers.module.module import Module, structural
 from trellax.layers.module.outputs import (
     OutputCollection,
     WeightedScalar,
+    averaged_summaries,
     total_loss,
     with_updates,
 )
@@ -22,6 +23,7 @@ __all__ = [
     "OutputCollection",
     "PRNGKey",
     "WeightedScalar",
+    "averaged_summaries",
     "current_context",
     "entered",
     "fold_in_name",

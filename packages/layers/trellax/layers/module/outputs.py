@@ -9,6 +9,7 @@ import dataclasses
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 Tree = dict[str, Any]
 
@@ -77,3 +78,21 @@ def with_updates(tree: Tree, updates: Tree) -> Tree:
     for name, value in updates.items():
         merged[name] = with_updates(tree[name], value) if isinstance(value, dict) else value
     return merged
+
+
+def averaged_summaries(summaries: Tree) -> Tree:
+    """Returns summaries of microbatches, a leading axis M, as those of one call.
+
+    A `WeightedScalar` weighs by its own weights, [M], which add up; others, [M, ...], count alike.
+    """
+    return jax.tree.map(
+        _averaged_summary, summaries, is_leaf=lambda x: isinstance(x, WeightedScalar)
+    )
+
+
+def _averaged_summary(value: Any) -> Any:
+    if not isinstance(value, WeightedScalar):
+        return value.mean(axis=0)
+    weight = value.weight.sum(axis=0)
+    mean = (value.mean * value.weight).sum(axis=0) / jnp.maximum(weight, 1e-9)
+    return WeightedScalar(mean, weight)

@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from trellax.layers.module import OutputCollection, WeightedScalar
+from trellax.layers.module import OutputCollection, averaged_summaries
 
 
 def stacked(collections: Sequence[OutputCollection]) -> OutputCollection:
@@ -39,20 +39,11 @@ def averaged(collections: OutputCollection, weight_M: jax.Array) -> OutputCollec
     averaged (each starts from the same value), or the last one's where they are no floats.
     """
     share_M = weight_M / jnp.maximum(weight_M.sum(), 1e-9)
-    is_weighted = lambda x: isinstance(x, WeightedScalar)
     return OutputCollection(
-        summaries=jax.tree.map(_averaged_summary, collections.summaries, is_leaf=is_weighted),
+        summaries=averaged_summaries(collections.summaries),
         losses=jax.tree.map(lambda x: jnp.tensordot(share_M, x, 1), collections.losses),
         state_updates=jax.tree.map(_averaged_state, collections.state_updates),
     )
-
-
-def _averaged_summary(value: Any) -> Any:
-    if not isinstance(value, WeightedScalar):
-        return value.mean(axis=0)
-    weight = value.weight.sum(axis=0)
-    mean = (value.mean * value.weight).sum(axis=0) / jnp.maximum(weight, 1e-9)
-    return WeightedScalar(mean, weight)
 
 
 def _averaged_state(x_M: jax.Array) -> jax.Array:

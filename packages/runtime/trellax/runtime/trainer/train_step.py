@@ -19,6 +19,7 @@ from trellax.layers import (
     OutputCollection,
     ParameterSpec,
     WeightedScalar,
+    averaged_summaries,
     fold_in_name,
     functional,
     is_spec,
@@ -211,16 +212,8 @@ def split_microbatches(x: jax.Array, num: int) -> jax.Array:
 
 
 def _merge_microbatches(collections: OutputCollection) -> OutputCollection:
-    def merge(value: Any) -> Any:
-        if isinstance(value, WeightedScalar):
-            weight = value.weight.sum(0)
-            mean = (value.mean * value.weight).sum(0) / jnp.maximum(weight, 1e-9)
-            return WeightedScalar(mean, weight)
-        return value.mean(0)
-
-    is_weighted = lambda v: isinstance(v, WeightedScalar)  # noqa: E731
     return OutputCollection(
-        summaries=jax.tree.map(merge, collections.summaries, is_leaf=is_weighted),
+        summaries=averaged_summaries(collections.summaries),
         state_updates=jax.tree.map(lambda x: x[-1], collections.state_updates),
     )
 
