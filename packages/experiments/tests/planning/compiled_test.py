@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -137,4 +136,3 @@ def test_a_compiled_step_for_chips_is_written(tmp_path: Path) -> None:
     file = tmp_path / "step"
     (plan,) = planned("--hardware=tpu-v5e-4", f"--save={file}", f"model.**.hidden_dim={2 * HIDDEN}")
     assert plan["notes"] == [] and file.stat().st_size > 10_000
-

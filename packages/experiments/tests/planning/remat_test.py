@@ -31,7 +31,7 @@ def rows() -> list[Any]:
 
 def test_rows_are_ordered_by_what_devices_keep(rows: list[Any]) -> None:
     kept = [row.device_bytes for row in rows]
-    assert kept == sorted(kept, reverse=True) and len(set(row.policy for row in rows)) == len(rows)
+    assert kept == sorted(kept, reverse=True) and len({row.policy for row in rows}) == len(rows)
 
 
 def test_the_extremes_keep_all_or_compute_all_again(rows: list[Any]) -> None:
@@ -67,7 +67,7 @@ def test_what_is_on_the_front_is_undercut_by_none_and_the_rest_by_some(rows: lis
 def test_the_plans_own_policy_is_marked_and_added_where_it_is_none_of_the_named(
     rows: list[Any],
 ) -> None:
-    (own,) = [row for row in rows if row.is_the_plans]
+    (own,) = (row for row in rows if row.is_the_plans)
     assert own.policy == "keep q_proj, k_proj, v_proj" and own.policy not in POLICIES
     resolved = tiny_resolved(HARDWARE)
     named = with_policy(resolved.cfg, POLICIES["keep attention"])

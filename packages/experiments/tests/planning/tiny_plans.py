@@ -1,7 +1,7 @@
 """The command line's plans of a model that compiles in seconds.
 
-    if HAS_LIBTPU:
-        (plan,) = planned("--hardware=tpu-v5e-4")
+if HAS_LIBTPU:
+    (plan,) = planned("--hardware=tpu-v5e-4")
 """
 
 from __future__ import annotations
