@@ -95,7 +95,7 @@ def usage() -> str:
     """Returns the text of `--help`."""
     verbs = "\n".join(f"  {verb:<9} {text}" for verb, text in VERBS.items())
     lines = [
-        f"  --{'='.join(filter(None, (name, _PLACEHOLDERS[name]))):<18} {_define_flags()[name].help}"
+        f"  --{'='.join(filter(None, (name, _PLACEHOLDERS[name]))):<18} {_help_of(name)}"
         for name in _FLAG_VERBS
     ]
     return (
@@ -106,6 +106,11 @@ def usage() -> str:
         "Exit codes: 0 done, 1 failed, 2 a mistake on the command line or in the config,\n"
         "3 a plan does not fit its hardware, 130 and 143 stopped by Ctrl-C and SIGTERM after saving."
     )
+
+
+def _help_of(flag: str) -> str:
+    """Returns a flag's help without the line that absl adds to flags that may be repeated."""
+    return str(_define_flags()[flag].help).split("\n")[0].rstrip(";")
 
 
 _PLACEHOLDERS = {
@@ -233,4 +238,6 @@ def _check_flags(verb: str, values: flags.FlagValues) -> None:
     if values.save and len(hardware) > 1:
         raise UsageError("--save writes one compiled step; name one --hardware.")
     if verb == "plan" and values.remat and (values.save or values.html):
-        raise UsageError("--remat compiles nothing and prints a table: leave out --save and --html.")
+        raise UsageError(
+            "--remat compiles nothing and prints a table: leave out --save and --html."
+        )
