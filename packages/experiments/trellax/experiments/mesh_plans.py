@@ -26,6 +26,7 @@ from trellax.parallel import (
     MeshShape,
     RematModifier,
     RematPolicy,
+    nothing_saveable,
     offload_names,
     save_names,
     tensor_sequence_rules,
@@ -144,6 +145,7 @@ _NODES = (  # GPUs, in nodes of 8.
     Size("[1-7]", 4, 4, is_small=True),
     Size("([89]|[1-9][0-9])", 64, 64),
     Size("[0-9]{3}", 256, 512),
+    Size("1[0-9]{3}", 1024, 1024),
     _ANY,
 )
 _INSTANCES = (  # Trainium2: names count chips of 4 devices.
@@ -186,10 +188,10 @@ def _trainium2(policy: RematPolicy.Config, *, tokens: int) -> Plan:
     return Plan("trn2", _INSTANCES, tensor(4), policy, tokens, trainium_modifiers())
 
 
-def _expert_nodes(chips: str) -> Plan:
+def _expert_nodes(chips: str, *, tokens: int) -> Plan:
     """Experts in a node, with room for twice the rows of an even load: the worst case takes four times as much or more."""
     room = SetModifier.default_config().set(values={"**.dispatch.buffer_factor": 2.0})
-    return Plan(chips, _NODES, EXPERT_NODE, KEEP_ATTENTION, 16_384, (room,))
+    return Plan(chips, _NODES, EXPERT_NODE, KEEP_ATTENTION, tokens, (room,))
 
 
 ChipPlans = tuple[Plan, ...]
@@ -223,7 +225,7 @@ MEDIUM: ChipPlans = (
 LARGE: ChipPlans = (
     Plan("tpu-v4", _CORES, FSDP_ALL, OFFLOAD_QKV_AND_INPUT, tokens=8192),
     Plan("tpu-v5e", _SLICES, fsdp(256), OFFLOAD_QKV_AND_INPUT, tokens=4096),
-    Plan("tpu-v5p", _CORES, FSDP_ALL, KEEP_QKV, tokens=16_384),
+    Plan("tpu-v5p", _CORES, FSDP_ALL, KEEP_ATTENTION, tokens=16_384),
     Plan("tpu-v6e", _SLICES, fsdp(256), OFFLOAD_QKV_AND_INPUT, tokens=8192),
     Plan("tpu-7x", _CHIPLETS, fsdp(128), KEEP_QKV, tokens=16_384),
     Plan(_OLDER_GPUS, _NODES, TENSOR_NODE, KEEP_ATTENTION, tokens=65_536),
@@ -238,8 +240,8 @@ HUGE: ChipPlans = (
     Plan("tpu-v5p", _CORES, FSDP_ALL, OFFLOAD_INPUT, tokens=8192),
     Plan("tpu-v6e", _SLICES, tensor(8), OFFLOAD_INPUT, tokens=8192),
     Plan("tpu-7x", _CHIPLETS, FSDP_ALL, OFFLOAD_INPUT, tokens=8192),
-    Plan(_OLDER_GPUS, _NODES, TENSOR_NODE, KEEP_CONTEXT, tokens=16_384),
-    Plan(_B200, _NODES, FSDP_ALL, KEEP_CONTEXT, tokens=8192),
+    Plan(_OLDER_GPUS, _NODES, TENSOR_NODE, KEEP_CONTEXT, tokens=32_768),
+    Plan(_B200, _NODES, FSDP_ALL, nothing_saveable(), tokens=8192),
     _trainium2(KEEP_CONTEXT, tokens=8192),
 )
 """400 B parameters: several slices of v5e, v6e or 128 instances of Trainium2; fewer do not hold the state."""
@@ -250,8 +252,8 @@ COARSE_EXPERTS: ChipPlans = (
     Plan("tpu-v5p", _CORES, experts(expert=8, fsdp=8), KEEP_ATTENTION, tokens=16_384),
     Plan("tpu-v6e", _SLICES, experts(expert=8, fsdp=32), KEEP_ATTENTION, tokens=8192),
     Plan("tpu-7x", _CHIPLETS, experts(expert=8, fsdp=8), KEEP_ATTENTION, tokens=16_384),
-    _expert_nodes(_OLDER_GPUS),
-    _expert_nodes(_B200),
+    _expert_nodes(_OLDER_GPUS, tokens=16_384),
+    _expert_nodes(_B200, tokens=16_384),
     _trainium2(KEEP_QKV, tokens=8192),
 )
 """A few wide experts, 50 B parameters in all."""
@@ -262,8 +264,8 @@ FINE_EXPERTS: ChipPlans = (
     Plan("tpu-v5p", _CORES, fsdp(64), KEEP_ATTENTION, tokens=16_384),
     Plan("tpu-v6e", _SLICES, fsdp(256), KEEP_ATTENTION, tokens=8192),
     Plan("tpu-7x", _CHIPLETS, fsdp(64), KEEP_ATTENTION, tokens=16_384),
-    _expert_nodes(_OLDER_GPUS),
-    _expert_nodes(_B200),
+    _expert_nodes(_OLDER_GPUS, tokens=8192),
+    _expert_nodes(_B200, tokens=16_384),
     _trainium2(KEEP_QKV, tokens=8192),
 )
 """Many narrow experts, 30 B parameters in all. On a torus, sending tokens to 8 experts each takes longer than the work
