@@ -155,8 +155,8 @@ the bound. The last column is what making the plan took.
 """
 _FOOT = f"""
 Published times: the shortest of the systems in {PAPER}.
-Trainium has no public compiler: its programs are lowered, checked against the documented limits, and bounded without
-collectives.
+Trainium has no public compiler: its programs are lowered and checked against the documented limits; their memory and collectives
+are estimated, the working memory of a layer not included.
 """
 
 if __name__ == "__main__":

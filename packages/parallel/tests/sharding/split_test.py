@@ -46,9 +46,7 @@ def test_trees_of_arrays_have_trees_of_axes():
         fn = lambda tree: {"sum": tree["a"] + tree["b"], "none": None}
         axes = {"a": AXES, "b": (None, None, "act_mlp")}
         b = np.ones((1, 1, 6), np.float32)
-        y = split.run(
-            fn, ({"a": X, "b": b},), in_axes=[axes], out_axes={"sum": AXES, "none": None}
-        )
+        y = split.run(fn, ({"a": X, "b": b},), in_axes=[axes], out_axes={"sum": AXES, "none": None})
     np.testing.assert_array_equal(y["sum"], X + 1)
 
 

@@ -13,6 +13,7 @@ from trellax.layers.module.outputs import (
     OutputCollection,
     WeightedScalar,
     averaged_summaries,
+    averaged_updates,
     total_loss,
     with_updates,
 )
@@ -24,6 +25,7 @@ __all__ = [
     "PRNGKey",
     "WeightedScalar",
     "averaged_summaries",
+    "averaged_updates",
     "current_context",
     "entered",
     "fold_in_name",

@@ -96,3 +96,14 @@ def _averaged_summary(value: Any) -> Any:
     weight = value.weight.sum(axis=0)
     mean = (value.mean * value.weight).sum(axis=0) / jnp.maximum(weight, 1e-9)
     return WeightedScalar(mean, weight)
+
+
+def averaged_updates(updates: Tree) -> Tree:
+    """Returns state updates of microbatches, a leading axis M, as one: each started from the same value.
+
+    Floats are averaged; of others the last one's counts.
+    """
+    return jax.tree.map(
+        lambda x_M: x_M.mean(axis=0) if jnp.issubdtype(x_M.dtype, jnp.floating) else x_M[-1],
+        updates,
+    )

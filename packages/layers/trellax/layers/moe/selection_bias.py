@@ -43,9 +43,8 @@ class LoadBalancingBias(SelectionBias):
     """Up for experts with less than their share of the choices, down for those with more.
 
     Wang et al. 2024 (arXiv:2408.15664, algorithm 1), as in DeepSeek-V3. The bias decides who is chosen and never
-    enters the weights, so no gradient is disturbed. Parameters: `bias [E]`, float32, which no gradient trains:
-    the train step applies the update of a step's last microbatch. (Moves are all of one size, so to use fewer
-    tokens makes their direction noisier, not larger.)
+    enters the weights, so no gradient is disturbed. Parameters: `bias [E]`, float32, which no gradient trains;
+    where a step has several microbatches, it moves by the mean of what they ask for.
     """
 
     class Config(SelectionBias.Config):

@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from trellax.layers.module import OutputCollection, averaged_summaries
+from trellax.layers.module import OutputCollection, averaged_summaries, averaged_updates
 
 
 def stacked(collections: Sequence[OutputCollection]) -> OutputCollection:
@@ -42,9 +42,5 @@ def averaged(collections: OutputCollection, weight_M: jax.Array) -> OutputCollec
     return OutputCollection(
         summaries=averaged_summaries(collections.summaries),
         losses=jax.tree.map(lambda x: jnp.tensordot(share_M, x, 1), collections.losses),
-        state_updates=jax.tree.map(_averaged_state, collections.state_updates),
+        state_updates=averaged_updates(collections.state_updates),
     )
-
-
-def _averaged_state(x_M: jax.Array) -> jax.Array:
-    return x_M.mean(axis=0) if jnp.issubdtype(x_M.dtype, jnp.floating) else x_M[-1]

@@ -20,6 +20,7 @@ from trellax.layers import (
     ParameterSpec,
     WeightedScalar,
     averaged_summaries,
+    averaged_updates,
     fold_in_name,
     functional,
     is_spec,
@@ -214,7 +215,7 @@ def split_microbatches(x: jax.Array, num: int) -> jax.Array:
 def _merge_microbatches(collections: OutputCollection) -> OutputCollection:
     return OutputCollection(
         summaries=averaged_summaries(collections.summaries),
-        state_updates=jax.tree.map(lambda x: x[-1], collections.state_updates),
+        state_updates=averaged_updates(collections.state_updates),
     )
 
 
