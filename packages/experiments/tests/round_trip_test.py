@@ -40,7 +40,9 @@ def test_python_makes_the_tree_anew(name: str, made: Any) -> None:
     cfg = made(name)
     source = to_python(cfg)
     assert executed(source) == cfg
-    assert source.count("\n") < 0.6 * to_text(cfg).count("\n"), "defaults are left out"
+    # Mesh rules, whose fields all say something, are most of a recipe's lines.
+    bare = cfg.clone(mesh_rules=())
+    assert to_python(bare).count("\n") < 0.6 * to_text(bare).count("\n"), "defaults are left out"
 
 
 def test_a_final_tree_survives_too() -> None:
