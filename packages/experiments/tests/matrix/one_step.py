@@ -97,9 +97,7 @@ def one_device(*, has_experts: bool, in_parts: bool) -> Any:
 def _step(cfg: Trainer.Config, devices: Any) -> Any:
     program = TrainProgram(finalize(cfg), devices=devices)
     placed = program.placement.put_batch(batch())
-    # Each program runs once, so to optimize it would take longer than to run it.
-    step_fn = program.trace(placed).lower().compile({"xla_backend_optimization_level": 0})
-    state, metrics = jax.device_get(step_fn(program.init(), placed))
+    state, metrics = jax.device_get(program.compile(placed)(program.init(), placed))
     gradients = _first_moments(state["learner"]["optimizer"])
     return metrics["loss"], metrics["auxiliary_loss"], gradients, state["params"]
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 jax.config.update("jax_num_cpu_devices", 8)
+jax.config.update("jax_disable_most_optimizations", True)  # Programs run a step or three.
 
 from tests.tiny import tiny_input, tiny_trainer  # noqa: E402
 from tests.tolerances import TOLERANCE  # noqa: E402

@@ -20,6 +20,8 @@ from trellax.runtime.trainer.train_step import split_microbatches
 
 Tree = dict[str, Any]
 
+jax.config.update("jax_disable_most_optimizations", True)  # Programs run a step or three.
+
 
 def make_step(model_cfg: Any = None, **options: Any) -> TrainStep:
     model = finalize(model_cfg or tiny_model()).instantiate()
