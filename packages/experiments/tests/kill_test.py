@@ -113,7 +113,7 @@ def test_a_run_that_is_killed_and_damaged_ends_as_if_nothing_had_happened(tmp_pa
 
     argv, rng = command(folder, text), random.Random(20261122)
     lives: list[tuple[Callable[[Path], bool], Callable[[Path], None] | None]] = [
-        (after(rng.uniform(0.5, 5.0)), None),
+        (after(rng.uniform(0.5, 1.5)), None),
         (has_logged(rng.randint(4, 8)), None),
         (is_saving(rng.randint(11, 16)), flip_a_byte),
         (has_logged(rng.randint(19, 23)), truncate),
