@@ -17,7 +17,7 @@ import jax
 import numpy as np
 
 from trellax.experiments.planning.program import PlannedProgram
-from trellax.parallel import LogicalAxisRules
+from trellax.parallel import LogicalAxisRules, sharding_report
 from trellax.parallel.planning import Collective, StepWork, estimate_collectives
 
 _ABOUT_NOTHING = 0.01
@@ -58,10 +58,11 @@ class StepEstimate:
             sizes: devices along each mesh axis.
             steps: of accumulation; with several, sums of gradients are kept beside the gradients.
         """
-        gradients = _split_bytes(self.specs, rules, sizes)
+        split = lambda specs: sharding_report(specs, rules=rules, axis_sizes=sizes).bytes_per_device
+        gradients = split(self.specs)
         sums = gradients if steps > 1 else 0.0
         gathered = self._gathered_bytes(rules, sizes)
-        return _split_bytes(self.state, rules, sizes) + gradients + sums + gathered
+        return split(self.state) + gradients + sums + gathered
 
     def collectives(
         self, rules: LogicalAxisRules, sizes: dict[str, int], steps: int, *, forward_passes: int
@@ -103,12 +104,6 @@ def forward_passes(recomputed: float) -> int:
         recomputed: share of the FLOPs that are computed again.
     """
     return 1 if recomputed <= _ABOUT_NOTHING else 2
-
-
-def _split_bytes(specs: Any, rules: LogicalAxisRules, sizes: dict[str, int]) -> float:
-    return sum(
-        _elements(spec, rules, sizes) * np.dtype(spec.dtype).itemsize for spec in _leaves(specs)
-    )
 
 
 def _elements(spec: Any, rules: LogicalAxisRules, sizes: dict[str, int]) -> float:

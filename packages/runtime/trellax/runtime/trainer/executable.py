@@ -1,7 +1,7 @@
 """Compiled train steps as files: made once, on any machine, and loaded where they run.
 
-    save_executable("step.trellax", compiled, fingerprint_of(lowered))
-    step_fn = load_executable("step.trellax", fingerprint_of(lowered), devices)
+    save_executable("step.trellax", compiled, fingerprint_of(lowered, devices))
+    step_fn = load_executable("step.trellax", fingerprint_of(lowered, devices), devices)
 
 A file is good for one program on one kind of hardware, with the versions that made it. The *fingerprint* says which: a
 hash of the lowered program (so of the whole config), the devices, and JAX's version. A file with another one is refused,
@@ -22,6 +22,16 @@ from jax.experimental import serialize_executable
 from trellax.runtime.files import write_atomically
 
 _FORMAT = "trellax executable 1"
+_NOT_OURS = (
+    pickle.UnpicklingError,
+    EOFError,
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    ImportError,
+)
+"""What unpickling, or taking apart, raises for files that are something else."""
 
 
 class ExecutableMismatchError(ValueError):
@@ -70,7 +80,7 @@ def load_executable(
     """
     try:
         name, found, payload, in_tree, out_tree = pickle.loads(Path(file).read_bytes())
-    except (pickle.UnpicklingError, EOFError, ValueError, TypeError) as e:
+    except _NOT_OURS as e:
         raise ExecutableMismatchError(f"{file} holds no compiled train step.") from e
     if name != _FORMAT:
         raise ExecutableMismatchError(f"{file} holds no compiled train step of this version.")
