@@ -148,7 +148,7 @@ def test_cache_type_is_its_own():
     cfg.cache.set(dtype="bfloat16")
     layer, params = built(cfg)
     state = layer.init_state(batch_size=B, max_length=T)
-    assert {x.dtype.name for x in jax.tree.leaves(state)} == {"bfloat16", "bool"}
+    assert {x.dtype.name for x in jax.tree.leaves(state)} == {"bfloat16", "int32"}
     y_BSD, after = called(layer, params, inputs(), TokenInfo.contiguous(B, S), state)
     assert y_BSD.dtype == jnp.float32
     assert jax.tree.map(jax.typeof, after) == jax.tree.map(jax.typeof, state)

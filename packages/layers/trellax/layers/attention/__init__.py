@@ -4,7 +4,16 @@ Attention.default_config().set(num_heads=32, num_kv_heads=8, mask=SlidingWindow.
 """
 
 from trellax.layers.attention.attention import Attention
-from trellax.layers.attention.cache import AttentionCache, CacheView, ContiguousCache, NoCache
+from trellax.layers.attention.cache import (
+    AttentionCache,
+    CacheView,
+    ContiguousCache,
+    GroupedView,
+    NoCache,
+    PagedCache,
+    PagedView,
+    SlidingCache,
+)
 from trellax.layers.attention.context import (
     AllGatherContext,
     ContextParallelism,
@@ -32,7 +41,7 @@ from trellax.layers.attention.rotary import (
     RopeScaling,
     RotaryPositions,
 )
-from trellax.layers.attention.tokens import TokenInfo
+from trellax.layers.attention.tokens import RowGroup, TokenInfo
 
 __all__ = [
     "AlibiPositions",
@@ -48,10 +57,13 @@ __all__ = [
     "ContiguousCache",
     "Full",
     "FusedQKVProjection",
+    "GroupedView",
     "LinearRopeScaling",
     "Llama3RopeScaling",
     "NoCache",
     "NoPositions",
+    "PagedCache",
+    "PagedView",
     "Positioned",
     "Positions",
     "QKVProjection",
@@ -59,7 +71,9 @@ __all__ = [
     "RingContext",
     "RopeScaling",
     "RotaryPositions",
+    "RowGroup",
     "SinusoidalPositions",
+    "SlidingCache",
     "SlidingWindow",
     "SoftmaxAttention",
     "TokenInfo",

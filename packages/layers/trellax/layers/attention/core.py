@@ -12,9 +12,9 @@ from jaxtyping import Array, Float
 from trellax.config import REQUIRED, Required
 from trellax.kernels.attention import ScoreBias
 from trellax.kernels.masks import Mask
-from trellax.layers.attention.cache import CacheView
+from trellax.layers.attention.cache import CacheView, GroupedView, PagedView
 from trellax.layers.attention.context import AllGatherContext, ContextParallelism
-from trellax.layers.attention.per_device import PerDeviceAttention
+from trellax.layers.attention.reading import attend
 from trellax.layers.base import BaseLayer
 from trellax.layers.module import Module, structural
 
@@ -37,7 +37,7 @@ class AttentionCore(BaseLayer):
     def forward(
         self,
         query: Float[Array, "B S N H"],
-        view: CacheView,
+        view: CacheView | PagedView | GroupedView,
         *,
         mask: Mask,
         bias: ScoreBias | None = None,
@@ -90,7 +90,7 @@ class SoftmaxAttention(AttentionCore):
     def forward(
         self,
         query: Float[Array, "B S N H"],
-        view: CacheView,
+        view: CacheView | PagedView | GroupedView,
         *,
         mask: Mask,
         bias: ScoreBias | None = None,
@@ -101,4 +101,4 @@ class SoftmaxAttention(AttentionCore):
             "soft_cap": self.cfg.soft_cap,
             "implementation": self.cfg.implementation,
         }
-        return PerDeviceAttention.of(query, self.context_method, options)(query, view, bias)
+        return attend(query, view, bias, context=self.context_method, options=options)

@@ -72,9 +72,12 @@ class PerDeviceAttention:
             [self._axes_of_bias(bias, x, query.shape) for x in bias_arrays],
         )
         heads = query.shape[2] // self.split.parts("act_heads")
+        head_axes = self.split.axes_of("act_heads")
 
         def on_device(q: Array, k: Array, v: Array, places: Any, bias_arrays: Any) -> Array:
-            options = self.options | {"bias": self._bias_of_device(with_arrays(bias_arrays), heads)}
+            options = self.options | {
+                "bias": bias_of_device(with_arrays(bias_arrays), head_axes, heads)
+            }
             if not in_parts:
                 return attention(q, k, v, **places, **options)
             segments, axis = places["query_segments"], self.split.axes_of("length")
@@ -115,17 +118,26 @@ class PerDeviceAttention:
             None,
         )
 
-    def _bias_of_device(self, bias: Any, num_heads: int) -> Any:
-        """The part of a rule for this device's heads; an array came in parts."""
-        axes = self.split.axes_of("act_heads")
-        if bias is None or hasattr(bias, "ndim") or not axes:
-            return bias
-        if not hasattr(bias, "of_heads"):
-            raise ValueError(
-                f"Heads are split over {', '.join(axes)}, and {type(bias).__name__} cannot be: give it a method "
-                f"of_heads(first, num_heads), or map act_heads to None in the sharding rules."
-            )
-        return bias.of_heads(jax.lax.axis_index(axes) * num_heads, num_heads)
+
+def bias_of_device(bias: Any, head_axes: tuple[str, ...], num_heads: int) -> Any:
+    """Returns the part of a rule for this device's heads; an array came in parts.
+
+    Args:
+        bias: a rule, an array or None.
+        head_axes: mesh axes that split the heads.
+        num_heads: heads a device.
+
+    Raises:
+        ValueError: a rule that cannot be split.
+    """
+    if bias is None or hasattr(bias, "ndim") or not head_axes:
+        return bias
+    if not hasattr(bias, "of_heads"):
+        raise ValueError(
+            f"Heads are split over {', '.join(head_axes)}, and {type(bias).__name__} cannot be: give it a method "
+            f"of_heads(first, num_heads), or map act_heads to None in the sharding rules."
+        )
+    return bias.of_heads(jax.lax.axis_index(head_axes) * num_heads, num_heads)
 
 
 def _arrays(view: CacheView) -> dict[str, Any]:

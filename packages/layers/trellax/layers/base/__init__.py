@@ -8,14 +8,18 @@ from trellax.layers.base.initializers import (
 )
 from trellax.layers.base.layer import BaseLayer
 from trellax.layers.base.specs import ParameterSpec, count_parameters, is_spec
+from trellax.layers.base.state import PagePool, StateAxis, is_state_axis
 
 __all__ = [
     "BaseLayer",
     "ConstantInitializer",
     "Initializer",
     "NormalInitializer",
+    "PagePool",
     "ParameterSpec",
+    "StateAxis",
     "VarianceScalingInitializer",
     "count_parameters",
     "is_spec",
+    "is_state_axis",
 ]

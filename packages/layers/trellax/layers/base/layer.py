@@ -10,6 +10,7 @@ import jax
 from trellax.config import DType
 from trellax.layers.base.initializers import Initializer, VarianceScalingInitializer
 from trellax.layers.base.specs import ParameterSpec
+from trellax.layers.base.state import PagePool
 from trellax.layers.module import InvocationContext, Module, entered, fold_in_name, structural
 from trellax.parallel import RematPolicy, constrain, tag
 
@@ -64,19 +65,49 @@ class BaseLayer(Module):
         return params
 
     @structural
-    def init_state(self, *, batch_size: int, max_length: int) -> dict[str, Any]:
+    def init_state(
+        self, *, batch_size: int, max_length: int, pages: PagePool | None = None
+    ) -> dict[str, Any]:
         """Returns the mutable state for decoding (caches), {} where a layer has none.
 
         Args:
             batch_size: number of sequences that are decoded together.
             max_length: tokens that a sequence may grow to.
+            pages: what layouts in pages share among all sequences; None for as much as `batch_size` sequences of
+                `max_length` take.
         """
         state: dict[str, Any] = {}
         for name, child in self._layers():
-            below = child.init_state(batch_size=batch_size, max_length=max_length)
+            below = child.init_state(batch_size=batch_size, max_length=max_length, pages=pages)
             if below:
                 state[name] = below
         return state
+
+    @structural
+    def state_axes(self) -> dict[str, Any]:
+        """Returns the tree of `init_state` with a `StateAxis` for each array: what its entries belong to.
+
+        So whoever serves can move a sequence's state (to host memory, to another machine) without knowing what it is.
+        """
+        axes: dict[str, Any] = {}
+        for name, child in self._layers():
+            below = child.state_axes()
+            if below:
+                axes[name] = below
+        return axes
+
+    @structural
+    def unstacked(self, params: dict[str, Any]) -> dict[str, Any]:
+        """Returns the parameters with those of repeated layers as a tuple of trees, one a layer.
+
+        An `UnrolledStack` takes both forms. To slice a layer out of a stacked array copies it, once a call: a training
+        step does not notice, a decoding step, which does little else than to read its weights, does.
+        """
+        unstacked = dict(params)
+        for name, child in self._layers():
+            if name in params:
+                unstacked[name] = child.unstacked(params[name])
+        return unstacked
 
     def _layers(self) -> Iterator[tuple[str, BaseLayer]]:
         """Yields the children that have, or may have, parameters and state."""

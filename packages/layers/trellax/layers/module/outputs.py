@@ -72,12 +72,16 @@ def total_loss(collection: OutputCollection) -> jax.Array | float:
     return sum((x.sum() for x in jax.tree.leaves(collection.losses)), 0.0)
 
 
-def with_updates(tree: Tree, updates: Tree) -> Tree:
-    """Returns `tree` with the entries that `updates` has replaced, at any depth."""
-    merged = dict(tree)
-    for name, value in updates.items():
-        merged[name] = with_updates(tree[name], value) if isinstance(value, dict) else value
-    return merged
+def with_updates(tree: Any, updates: Any) -> Any:
+    """Returns `tree` with the entries that `updates` has replaced, at any depth.
+
+    Both are nested dicts, and tuples of them for layers that are kept apart.
+    """
+    if isinstance(updates, tuple):
+        return tuple(with_updates(*pair) for pair in zip(tree, updates, strict=True))
+    if not isinstance(updates, dict):
+        return updates
+    return tree | {name: with_updates(tree[name], value) for name, value in updates.items()}
 
 
 def averaged_summaries(summaries: Tree) -> Tree:

@@ -11,6 +11,7 @@ Axes: B batch, S sequence, D model, L layers.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -19,7 +20,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from trellax.config import REQUIRED, Required
-from trellax.layers.base import BaseLayer, is_spec
+from trellax.layers.base import BaseLayer, PagePool, is_spec, is_state_axis
 from trellax.layers.module import Module, OutputCollection, fold_in_name, functional, structural
 from trellax.layers.stack.base import Stack
 from trellax.layers.stack.collections import per_layer, stacked, summed
@@ -73,10 +74,18 @@ class RepeatedStack(Stack):
         return {"layer": params} if params else {}
 
     @structural
-    def init_state(self, *, batch_size: int, max_length: int) -> dict[str, Any]:
-        state = self.layer.init_state(batch_size=batch_size, max_length=max_length)
+    def init_state(
+        self, *, batch_size: int, max_length: int, pages: PagePool | None = None
+    ) -> dict[str, Any]:
+        state = self.layer.init_state(batch_size=batch_size, max_length=max_length, pages=pages)
         copies = lambda x: jnp.broadcast_to(x, (self.cfg.num_layers, *x.shape))
         return {"layer": jax.tree.map(copies, state)} if state else {}
+
+    @structural
+    def state_axes(self) -> dict[str, Any]:
+        axes = self.layer.state_axes()
+        stack = lambda one: dataclasses.replace(one, axis=one.axis + 1)
+        return {"layer": jax.tree.map(stack, axes, is_leaf=is_state_axis)} if axes else {}
 
     @structural
     def forward_flops_per_token(self, sequence_length: int) -> float:
@@ -163,26 +172,61 @@ class ScannedStack(RepeatedStack):
 
 
 class UnrolledStack(RepeatedStack):
-    """Repeats the layer by a Python loop: XLA sees, and may optimize across, all layers."""
+    """Repeats the layer by a Python loop: XLA sees, and may optimize across, all layers.
+
+    Each layer has a state of its own, {"layer": (state of layer 0, …)}; parameters may come so, too (`unstacked`). Then
+    nothing is sliced or stacked, and each cache is updated where it lies.
+    """
+
+    @structural
+    def init_state(
+        self, *, batch_size: int, max_length: int, pages: PagePool | None = None
+    ) -> dict[str, Any]:
+        one = lambda: self.layer.init_state(
+            batch_size=batch_size, max_length=max_length, pages=pages
+        )
+        state = tuple(one() for _ in range(self.cfg.num_layers))
+        return {"layer": state} if any(state) else {}
+
+    @structural
+    def state_axes(self) -> dict[str, Any]:
+        axes = self.layer.state_axes()
+        return {"layer": (axes,) * self.cfg.num_layers} if axes else {}
+
+    @structural
+    def unstacked(self, params: dict[str, Any]) -> dict[str, Any]:
+        if "layer" not in params:
+            return params
+        layers = _unstacked(params["layer"], self.cfg.num_layers)
+        return params | {"layer": tuple(self.layer.unstacked(p) for p in layers)}
 
     def forward(self, x_BSD: Float[Array, "B S D"], *args: Any) -> Float[Array, "B S D"]:
         """Returns `x_BSD` after all layers; `args` go to each of them unchanged."""
         call = self._layer_call(args, in_loop=False)
-        layers = _unstacked(self._layer_trees(), self.cfg.num_layers)
+        params, states = (_unstacked(tree, self.cfg.num_layers) for tree in self._layer_trees())
         collected = []
-        for index, (params, state) in enumerate(layers):
-            x_BSD, outputs = call(x_BSD, params, state, index)
+        for index in range(self.cfg.num_layers):
+            x_BSD, outputs = call(x_BSD, params[index], states[index], index)
             collected.append(outputs)
-        self._adopt(stacked(collected))
+        self._adopt_each(collected)
         return x_BSD
+
+    def _adopt_each(self, collected: list[OutputCollection]) -> None:
+        """Takes in the outputs of each layer; states stay apart as they came."""
+        updates = tuple(outputs.state_updates for outputs in collected)
+        self._adopt(stacked([dataclasses.replace(o, state_updates={}) for o in collected]))
+        if any(updates):
+            self.context.outputs.adopt("layer", OutputCollection(state_updates=updates))  # type: ignore[arg-type]
 
 
 def _unstacked(tree: Any, num: int) -> list[Any]:
-    """Returns the `num` trees that are stacked in `tree`.
+    """Returns the `num` trees that are stacked in `tree`; a tuple of them is what it is.
 
     The arrays are split at once, not indexed: the gradient of a split is one concatenation, that
     of `num` indexings is as many sums of full-size arrays.
     """
+    if isinstance(tree, tuple):
+        return list(tree)
     leaves, treedef = jax.tree.flatten(tree)
     split = [[x[0] for x in jax.lax.split(leaf, [1] * num)] for leaf in leaves]
     return [jax.tree.unflatten(treedef, layer) for layer in zip(*split)] or [tree] * num

@@ -1,0 +1,14 @@
+"""What clients ask for and what they get: plain values that every part of serving shares."""
+
+from trellax.inference.requests.output import FinishReason, Output, TokenLogprobs
+from trellax.inference.requests.request import Constraint, Request, RequestError, SamplingParams
+
+__all__ = [
+    "Constraint",
+    "FinishReason",
+    "Output",
+    "Request",
+    "RequestError",
+    "SamplingParams",
+    "TokenLogprobs",
+]
