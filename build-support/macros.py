@@ -177,6 +177,7 @@ EXPERIMENTS = (
     "qwen3_32b",
     "qwen3_4b",
     "qwen3_8b",
+    "smollm2_135m",
 )
 
 

@@ -76,6 +76,7 @@ SHAPES = {
     "mixtral_8x7b": Shape(
         32, 4096, 32, 8, 128, 14_336, 32_000, 1e6, 46_702_792_704, experts=8, choices=2
     ),
+    "smollm2_135m": Shape(30, 576, 9, 3, 64, 1536, 49_152, 1e5, 134_515_008, tied=True),
     "qwen3_0_6b": Shape(L=28, D=1024, N=16, F=3072, parameters=596_049_920, tied=True, **GQA),
     "qwen3_1_7b": Shape(L=28, D=2048, N=16, F=6144, parameters=1_720_574_976, tied=True, **GQA),
     "qwen3_4b": Shape(L=36, D=2560, N=32, F=9728, parameters=4_022_468_096, tied=True, **GQA),
@@ -112,6 +113,7 @@ TOKENS = {
     "llama3_1_8b": 15e12,
     "llama3_2": 9e12,
     "qwen3": 36e12,
+    "smollm2": 2e12,
 }
 
 
@@ -189,6 +191,17 @@ def test_it_trains_on_as_many_tokens_as_published(name: str) -> None:
     cfg = get_experiment(name)
     of_a_batch = cfg.input.global_batch_size * cfg.input.sequence_length
     assert cfg.max_steps * of_a_batch == pytest.approx(tokens, rel=0.05)
+
+
+def test_smollm2_has_the_published_optimizer_and_schedule() -> None:
+    cfg = get_experiment("smollm2_135m")
+    adamw = cfg.learner.optimizer
+    assert (adamw.beta1, adamw.beta2, adamw.epsilon, adamw.weight_decay) == (0.9, 0.95, 1e-8, 0.01)
+    assert (cfg.input.global_batch_size, cfg.input.sequence_length) == (512, 2048)
+    assert (cfg.max_steps, cfg.learner.max_grad_norm) == (2_000_000, 1.0)
+    rate = finalize(cfg.learner.clone(total_steps=cfg.max_steps)).schedule.instantiate()
+    rates = [float(rate(step)) for step in (1000, 2000, 1_600_000, 1_800_000, 2_000_000)]
+    np.testing.assert_allclose(rates, [1.5e-3, 3e-3, 3e-3, 1.5e-3, 0.0], rtol=2e-3)
 
 
 def test_the_schedule_warms_up_to_the_peak_and_ends_at_a_tenth() -> None:

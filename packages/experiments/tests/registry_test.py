@@ -29,6 +29,7 @@ NAMES = [
     "qwen3_32b",
     "qwen3_4b",
     "qwen3_8b",
+    "smollm2_135m",
 ]
 OTHERS = recipes_of_others.__name__  # Imported, so that a build brings it along.
 OWN = f"{OTHERS}:own_llama"
@@ -87,8 +88,8 @@ MISTAKES = [
         "trainer config.",
     ),
     (
-        "trellax.experiments.decoders:decoder_model",
-        "trellax.experiments.decoders:decoder_model: it is no function without arguments that returns a "
+        "trellax.experiments.decoders:pretraining",
+        "trellax.experiments.decoders:pretraining: it is no function without arguments that returns a "
         "trainer config.",
     ),
     (":mine", "':mine' is not of the form module:function."),

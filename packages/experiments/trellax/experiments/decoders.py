@@ -1,10 +1,6 @@
-"""The decoder that published families share, and how they are trained: what a recipe fills in.
+"""How the decoders of published families are trained: what a recipe fills in.
 
-    model = decoder_model(num_layers=32, dim=4096, num_heads=32, vocab_size=32_000, feed_forward=swiglu(11_008), …)
-    cfg = pretraining(name="mine", model=model, learner=adamw_learner(peak=3e-4), …)
-
-What differs between families (experts or not, norms of queries and keys, scaling of positions) is a config that the
-recipe passes in, so nothing here asks which family it is for.
+cfg = pretraining(name="mine", model=decoder_model(…), learner=adamw_learner(peak=3e-4), …)
 """
 
 from __future__ import annotations
@@ -13,70 +9,9 @@ from collections.abc import Sequence
 
 from trellax.experiments.corpus import pretraining_input
 from trellax.experiments.rehearsal import rehearsal_rule
-from trellax.layers import (
-    BaseLayer,
-    CausalLM,
-    Decoder,
-    FeedForwardLayer,
-    RMSNorm,
-    ScannedStack,
-    TransformerLayer,
-    VarianceScalingInitializer,
-)
-from trellax.layers.attention import Positions
+from trellax.layers import CausalLM
 from trellax.parallel import MeshRule
 from trellax.runtime import AdamW, CosineSchedule, Learner, ParameterRule, Trainer
-
-
-def decoder_model(
-    *,
-    num_layers: int,
-    dim: int,
-    num_heads: int,
-    num_kv_heads: int | None = None,
-    head_dim: int | None = None,
-    vocab_size: int,
-    feed_forward: BaseLayer.Config,
-    positions: Positions.Config,
-    norm_eps: float = 1e-5,
-    normed_heads: bool = False,
-    tied: bool = False,
-) -> CausalLM.Config:
-    """Returns a pre-norm decoder: RMSNorm, grouped-query attention, no biases.
-
-    Args:
-        num_layers: L.
-        dim: D.
-        num_heads: N.
-        num_kv_heads: K; None for N.
-        head_dim: H; None for D / N.
-        vocab_size: V.
-        feed_forward: what follows attention in every layer.
-        positions: how queries and keys learn where they stand.
-        norm_eps: added to the mean square in every norm.
-        normed_heads: whether each head's queries and keys are normed before positions (arXiv:2302.05442).
-        tied: whether the output layer is the embedding.
-    """
-    norm = RMSNorm.default_config().set(eps=norm_eps)
-    layer = TransformerLayer.default_config()
-    layer.attention.set(
-        num_heads=num_heads, num_kv_heads=num_kv_heads, head_dim=head_dim, positions=positions
-    )
-    if normed_heads:
-        layer.attention.set(query_norm=norm, key_norm=norm)
-    layer.set(attention_norm=norm, feed_forward=feed_forward, feed_forward_norm=norm)
-    decoder = Decoder.default_config().set(dim=dim, vocab_size=vocab_size, output_norm=norm)
-    decoder.stack = ScannedStack.default_config().set(layer=layer, num_layers=num_layers)
-    if tied:
-        decoder.lm_head = None
-    else:  # First logits are near zero, the first loss near ln(V).
-        decoder.lm_head.initializer = VarianceScalingInitializer.default_config().set(scale=0.02)
-    return CausalLM.default_config().set(decoder=decoder)
-
-
-def swiglu(hidden_dim: int) -> FeedForwardLayer.Config:
-    """Returns a gated feed-forward layer with SiLU (Shazeer 2020, arXiv:2002.05202)."""
-    return FeedForwardLayer.default_config().set(hidden_dim=hidden_dim)
 
 
 def adamw_learner(

@@ -7,9 +7,9 @@ The feed-forward widths are those of the released configs (11,008, 13,824 and 28
 
 from __future__ import annotations
 
-from trellax.experiments.decoders import adamw_learner, decoder_model, pretraining, swiglu
+from trellax.experiments.decoders import adamw_learner, pretraining
 from trellax.experiments.mesh_plans import LARGE, MEDIUM, Batch, ChipPlans, mesh_rules
-from trellax.layers import CausalLM
+from trellax.layers import CausalLM, decoder_model, swiglu
 from trellax.layers.attention import RotaryPositions
 from trellax.runtime import Trainer
 

@@ -11,9 +11,9 @@ architecture from the start, with learning rates and batches of ours. Rows have 
 
 from __future__ import annotations
 
-from trellax.experiments.decoders import adamw_learner, decoder_model, pretraining, swiglu
+from trellax.experiments.decoders import adamw_learner, pretraining
 from trellax.experiments.mesh_plans import HUGE, LARGE, MEDIUM, SMALL, Batch, ChipPlans, mesh_rules
-from trellax.layers import CausalLM
+from trellax.layers import CausalLM, decoder_model, swiglu
 from trellax.layers.attention import Llama3RopeScaling, RotaryPositions
 from trellax.runtime import Learner, Trainer
 

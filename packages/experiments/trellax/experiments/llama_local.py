@@ -8,8 +8,9 @@ from __future__ import annotations
 from typing import Any
 
 from trellax.experiments.corpus import austen_input
-from trellax.experiments.decoders import adamw_learner, decoder_model, swiglu
+from trellax.experiments.decoders import adamw_learner
 from trellax.experiments.mesh_plans import trainium_modifiers
+from trellax.layers import decoder_model, swiglu
 from trellax.layers.attention import RotaryPositions
 from trellax.parallel import MeshRule, MeshShape
 from trellax.runtime import Evaluator, Trainer

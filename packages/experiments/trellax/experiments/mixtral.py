@@ -9,9 +9,9 @@ rows of training have 8,192 here, see input.sequence_length.
 
 from __future__ import annotations
 
-from trellax.experiments.decoders import adamw_learner, decoder_model, pretraining
+from trellax.experiments.decoders import adamw_learner, pretraining
 from trellax.experiments.mesh_plans import COARSE_EXPERTS, Batch, mesh_rules
-from trellax.layers import MoELayer, TopKRouter
+from trellax.layers import MoELayer, TopKRouter, decoder_model
 from trellax.layers.attention import RotaryPositions
 from trellax.runtime import Trainer
 

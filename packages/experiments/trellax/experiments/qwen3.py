@@ -9,7 +9,7 @@ each head are normed, nothing has a bias, and a token's weights of its 8 experts
 
 from __future__ import annotations
 
-from trellax.experiments.decoders import adamw_learner, decoder_model, pretraining, swiglu
+from trellax.experiments.decoders import adamw_learner, pretraining
 from trellax.experiments.mesh_plans import (
     FINE_EXPERTS,
     LARGE,
@@ -19,7 +19,7 @@ from trellax.experiments.mesh_plans import (
     ChipPlans,
     mesh_rules,
 )
-from trellax.layers import BaseLayer, CausalLM, MoELayer, TopKRouter
+from trellax.layers import BaseLayer, CausalLM, MoELayer, TopKRouter, decoder_model, swiglu
 from trellax.layers.attention import RotaryPositions
 from trellax.runtime import Trainer
 

@@ -37,6 +37,7 @@ _RECIPES = {
     "qwen3_32b": "trellax.experiments.qwen3:qwen3_32b",
     "qwen3_4b": "trellax.experiments.qwen3:qwen3_4b",
     "qwen3_8b": "trellax.experiments.qwen3:qwen3_8b",
+    "smollm2_135m": "trellax.experiments.smollm2:smollm2_135m",
 }
 
 

@@ -5,18 +5,29 @@
 The parts of attention have a family of their own: `trellax.layers.attention`.
 """
 
-from trellax.layers.attention import Attention, TokenInfo
+from trellax.layers.attention import Attention, RowGroup, TokenInfo
 from trellax.layers.base import (
     BaseLayer,
     ConstantInitializer,
     Initializer,
     NormalInitializer,
+    PagePool,
     ParameterSpec,
+    StateAxis,
     VarianceScalingInitializer,
     count_parameters,
     is_spec,
+    is_state_axis,
 )
-from trellax.layers.causal_lm import CausalLM, CrossEntropyLoss, Decoder, LmHead, LossOutput
+from trellax.layers.causal_lm import (
+    CausalLM,
+    CrossEntropyLoss,
+    Decoder,
+    LmHead,
+    LossOutput,
+    decoder_model,
+    swiglu,
+)
 from trellax.layers.dropout import Dropout
 from trellax.layers.embedding import (
     Embedding,
@@ -86,6 +97,7 @@ __all__ = [
     "Module",
     "NormalInitializer",
     "OutputCollection",
+    "PagePool",
     "ParallelTransformerLayer",
     "ParameterSpec",
     "PipelinedStack",
@@ -93,11 +105,13 @@ __all__ = [
     "RMSNorm",
     "RepeatedStack",
     "Routing",
+    "RowGroup",
     "ScannedStack",
     "SequentialStack",
     "SigmoidRouter",
     "SinusoidalPositionEmbedding",
     "Stack",
+    "StateAxis",
     "TokenInfo",
     "TopKRouter",
     "TransformerLayer",
@@ -110,11 +124,14 @@ __all__ = [
     "averaged_updates",
     "bubble_fraction",
     "count_parameters",
+    "decoder_model",
     "fold_in_name",
     "functional",
     "is_spec",
+    "is_state_axis",
     "scaled_hidden_dim",
     "structural",
+    "swiglu",
     "total_loss",
     "with_updates",
 ]

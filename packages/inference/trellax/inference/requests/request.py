@@ -27,6 +27,12 @@ class RequestError(ValueError):
         self.param = param
 
 
+def _check(holds: bool, name: str, value: object, expected: str) -> None:
+    finite = not isinstance(value, float) or math.isfinite(value)
+    if not (holds and finite):
+        raise RequestError(f"{name} is {value!r}; it must be {expected}.", param=name)
+
+
 @dataclasses.dataclass(frozen=True)
 class Constraint:
     """What the generated text must match.
@@ -138,9 +144,3 @@ class Request:
                 "The prompt has no tokens; give at least one, such as the model's first token.",
                 param="prompt",
             )
-
-
-def _check(holds: bool, name: str, value: object, expected: str) -> None:
-    finite = not isinstance(value, float) or math.isfinite(value)
-    if not (holds and finite):
-        raise RequestError(f"{name} is {value!r}; it must be {expected}.", param=name)

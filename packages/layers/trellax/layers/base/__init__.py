@@ -6,7 +6,7 @@ from trellax.layers.base.initializers import (
     NormalInitializer,
     VarianceScalingInitializer,
 )
-from trellax.layers.base.layer import BaseLayer
+from trellax.layers.base.layer import BaseLayer, Prepare
 from trellax.layers.base.specs import ParameterSpec, count_parameters, is_spec
 from trellax.layers.base.state import PagePool, StateAxis, is_state_axis
 
@@ -17,6 +17,7 @@ __all__ = [
     "NormalInitializer",
     "PagePool",
     "ParameterSpec",
+    "Prepare",
     "StateAxis",
     "VarianceScalingInitializer",
     "count_parameters",

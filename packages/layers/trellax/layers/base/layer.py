@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Literal, Protocol
 
 import jax
 
@@ -13,6 +13,12 @@ from trellax.layers.base.specs import ParameterSpec
 from trellax.layers.base.state import PagePool
 from trellax.layers.module import InvocationContext, Module, entered, fold_in_name, structural
 from trellax.parallel import RematPolicy, constrain, tag
+
+
+class Prepare(Protocol):
+    """Makes a prepared weight, such as `functools.partial(trellax.kernels.matmul.prepare, format="int8")`."""
+
+    def __call__(self, weight: jax.Array, *, axes: Literal["DF", "VD"] = "DF") -> Any: ...
 
 
 class BaseLayer(Module):
@@ -108,6 +114,20 @@ class BaseLayer(Module):
             if name in params:
                 unstacked[name] = child.unstacked(params[name])
         return unstacked
+
+    @structural
+    def prepared(self, params: dict[str, Any], prepare: Prepare) -> dict[str, Any]:
+        """Returns the parameters with the weights of matrix products rounded or quantized, for inference.
+
+        Args:
+            params: of this layer and everything below.
+            prepare: makes a `trellax.kernels.matmul.PreparedWeight` of a weight [D, F], or [V, D] with `axes="VD"`.
+        """
+        prepared = dict(params)
+        for name, child in self._layers():
+            if name in params:
+                prepared[name] = child.prepared(params[name], prepare)
+        return prepared
 
     def _layers(self) -> Iterator[tuple[str, BaseLayer]]:
         """Yields the children that have, or may have, parameters and state."""

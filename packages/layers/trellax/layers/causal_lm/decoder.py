@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, Int
 
 from trellax.config import REQUIRED, Required
 from trellax.layers.attention import TokenInfo
-from trellax.layers.base import BaseLayer
+from trellax.layers.base import BaseLayer, Prepare
 from trellax.layers.causal_lm.head import Head, LmHead
 from trellax.layers.dropout import Dropout
 from trellax.layers.embedding import Embedding, Unembedding
@@ -133,6 +133,14 @@ class Decoder(BaseLayer):
     def _finished(self, x_BSD: Array) -> Array:
         """Returns what comes out of the stack as the head sees it."""
         return x_BSD if self.output_norm is None else self.output_norm(x_BSD)
+
+    @structural
+    def prepared(self, params: dict[str, Any], prepare: Prepare) -> dict[str, Any]:
+        prepared = super().prepared(params, prepare)
+        if self.lm_head is None:
+            head = cast(Embedding, self.embedding).prepared_head(prepared["embedding"], prepare)
+            prepared["embedding"] = head
+        return prepared
 
     def logits(self, hidden_BSD: Float[Array, "B S D"]) -> Float[Array, "B S V"]:
         """Returns the logits of the token after each, in float32."""

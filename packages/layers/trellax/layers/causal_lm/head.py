@@ -9,13 +9,14 @@ Axes: B batch, S sequence, D model, V vocabulary.
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from trellax.config import REQUIRED, Required
-from trellax.layers.base import BaseLayer, ParameterSpec
+from trellax.kernels.matmul import PreparedWeight, matmul
+from trellax.layers.base import BaseLayer, ParameterSpec, Prepare
 from trellax.layers.embedding import Unembedding
 from trellax.layers.module import structural
 
@@ -60,8 +61,15 @@ class LmHead(BaseLayer):
 
     def attend(self, x_BSD: Float[Array, "B S D"]) -> Float[Array, "B S V"]:
         """Returns the logits, in float32."""
-        weight_DV = self.parameters["weight"].astype(x_BSD.dtype)
+        weight = self.parameters["weight"]
+        if isinstance(weight, PreparedWeight):
+            return matmul(x_BSD, weight, output_dtype=jnp.float32)
+        weight_DV = weight.astype(x_BSD.dtype)
         return jnp.einsum("BSD,DV->BSV", x_BSD, weight_DV, preferred_element_type=jnp.float32)
+
+    @structural
+    def prepared(self, params: dict[str, Any], prepare: Prepare) -> dict[str, Any]:
+        return params | {"weight": prepare(params["weight"])}
 
     def unembedding(self) -> Unembedding:
         """Returns what `attend` multiplies with."""

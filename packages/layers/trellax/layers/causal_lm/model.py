@@ -4,7 +4,7 @@
     params = model.init(jax.random.key(0))
     output, collection = functional(model, params=params, args=(batch,), is_training=True)
 
-Axes: B batch, S sequence, V vocabulary.
+Axes: B batch, S sequence, R rows that are drawn from, V vocabulary.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from trellax.layers.attention import TokenInfo
@@ -63,9 +64,24 @@ class CausalLM(BaseLayer):
             batch["input_ids"], tokens, rows=(batch["target_ids"],), then=loss
         )
 
-    def logits(self, input_ids_BS: Int[Array, "B S"], tokens: TokenInfo) -> Float[Array, "B S V"]:
-        """Returns the logits of the token after each, in float32."""
-        return self.decoder.logits(self.decoder(input_ids_BS, tokens))
+    def logits(
+        self,
+        input_ids_BS: Int[Array, "B S"],
+        tokens: TokenInfo,
+        *,
+        at_R: Int[Array, " R"] | None = None,
+    ) -> Float[Array, "B S V"] | Float[Array, "1 R V"]:
+        """Returns the logits of the token after each, in float32.
+
+        Args:
+            input_ids_BS: tokens.
+            tokens: where they stand.
+            at_R: of a flat batch [1, S] the entries whose logits are wanted; None for all.
+        """
+        hidden_BSD = self.decoder(input_ids_BS, tokens)
+        if at_R is not None:
+            hidden_BSD = jnp.take(hidden_BSD, at_R, axis=1)
+        return self.decoder.logits(hidden_BSD)
 
     @property
     def vocab_size(self) -> int:

@@ -9,14 +9,15 @@ Axes: B batch, S sequence, D model, V vocabulary.
 from __future__ import annotations
 
 import math
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from trellax.config import REQUIRED, Required
-from trellax.layers.base import BaseLayer, Initializer, NormalInitializer, ParameterSpec
+from trellax.kernels.matmul import matmul
+from trellax.layers.base import BaseLayer, Initializer, NormalInitializer, ParameterSpec, Prepare
 from trellax.layers.module import structural
 
 
@@ -30,6 +31,10 @@ class Unembedding(NamedTuple):
 
     weight: Float[Array, "D V"] | Float[Array, "V D"]
     axes: Literal["DV", "VD"]
+
+
+HEAD = "head"
+"""Name of the prepared weight of a table that is the output head, too; a model in training has none."""
 
 
 class Embedding(BaseLayer):
@@ -69,8 +74,15 @@ class Embedding(BaseLayer):
 
     def attend(self, x_BSD: Float[Array, "B S D"]) -> Float[Array, "B S V"]:
         """Returns the inner products of `x_BSD` with all vectors, in float32."""
+        if HEAD in self.parameters:
+            return matmul(x_BSD, self.parameters[HEAD], output_dtype=jnp.float32)
         weight_VD = self.parameters["weight"].astype(x_BSD.dtype)
         return jnp.einsum("BSD,VD->BSV", x_BSD, weight_VD, preferred_element_type=jnp.float32)
+
+    @structural
+    def prepared_head(self, params: dict[str, Any], prepare: Prepare) -> dict[str, Any]:
+        """Returns the parameters with a prepared weight for `attend` beside the table that is looked up."""
+        return params | {HEAD: prepare(params["weight"], axes="VD")}
 
     def unembedding(self) -> Unembedding:
         """Returns what `attend` multiplies with."""

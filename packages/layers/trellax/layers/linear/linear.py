@@ -8,10 +8,12 @@ Axes: D input, F output.
 
 from __future__ import annotations
 
+from typing import Any
+
 from jaxtyping import Array, Float
 
 from trellax.config import REQUIRED, Required
-from trellax.layers.base import BaseLayer, ConstantInitializer, ParameterSpec
+from trellax.layers.base import BaseLayer, ConstantInitializer, ParameterSpec, Prepare
 from trellax.layers.linear.projection import contract
 from trellax.layers.module import structural
 
@@ -58,7 +60,12 @@ class Linear(BaseLayer):
 
     def forward(self, x: Float[Array, "... D"]) -> Float[Array, "... F"]:
         """Returns the mapped input, in the input's dtype."""
-        return contract(x, self.parameters["weight"], self.parameters.get("bias"), 1)
+        weight, bias = self.parameters["weight"], self.parameters.get("bias")
+        return contract(x, weight, bias, num_dims=1, output_dims=(self.cfg.output_dim,))
+
+    @structural
+    def prepared(self, params: dict[str, Any], prepare: Prepare) -> dict[str, Any]:
+        return params | {"weight": prepare(params["weight"])}
 
     @structural
     def forward_flops_per_token(self, sequence_length: int) -> float:

@@ -9,13 +9,15 @@ Axes: B batch, S sequence, D model, N heads, H head dim.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from trellax.config import REQUIRED, Required
-from trellax.layers.base import BaseLayer, ConstantInitializer, ParameterSpec
+from trellax.kernels.matmul import PreparedWeight, matmul
+from trellax.layers.base import BaseLayer, ConstantInitializer, ParameterSpec, Prepare
 from trellax.layers.module import structural
 
 
@@ -75,16 +77,47 @@ class Projection(BaseLayer):
 
     def forward(self, x: Float[Array, "B S *input_dims"]) -> Float[Array, "B S *output_dims"]:
         """Returns the projected input, in the input's dtype."""
+        cfg = self.cfg
         return contract(
-            x, self.parameters["weight"], self.parameters.get("bias"), len(self.cfg.input_dims)
+            x,
+            self.parameters["weight"],
+            self.parameters.get("bias"),
+            num_dims=len(cfg.input_dims),
+            output_dims=cfg.output_dims,
         )
+
+    @structural
+    def prepared(self, params: dict[str, Any], prepare: Prepare) -> dict[str, Any]:
+        cfg, weight = self.cfg, params["weight"]
+        leading = weight.shape[: weight.ndim - len(cfg.input_dims) - len(cfg.output_dims)]
+        shape = (*leading, math.prod(cfg.input_dims), math.prod(cfg.output_dims))
+        return params | {"weight": prepare(weight.reshape(shape))}
 
     @structural
     def forward_flops_per_token(self, sequence_length: int) -> float:
         return 2.0 * math.prod(self.cfg.input_dims) * math.prod(self.cfg.output_dims)
 
 
-def contract(x: jax.Array, weight: jax.Array, bias: jax.Array | None, num_dims: int) -> jax.Array:
-    """Contracts the last `num_dims` dims of `x` with the first ones of `weight`, in `x.dtype`."""
-    y = jnp.tensordot(x, weight.astype(x.dtype), axes=num_dims)
+def contract(
+    x: jax.Array,
+    weight: jax.Array | PreparedWeight,
+    bias: jax.Array | None,
+    *,
+    num_dims: int,
+    output_dims: tuple[int, ...],
+) -> jax.Array:
+    """Contracts the last `num_dims` dims of `x` with the first ones of `weight`, in `x.dtype`.
+
+    Args:
+        x: inputs.
+        weight: [*input_dims, *output_dims], or a prepared one of [D, F] with as many numbers.
+        bias: [*output_dims], or None.
+        num_dims: number of input dims.
+        output_dims: sizes of the dims that take their place.
+    """
+    if isinstance(weight, PreparedWeight):
+        rows = x.shape[: x.ndim - num_dims]
+        y = matmul(x.reshape(*rows, -1), weight).reshape(*rows, *output_dims)
+    else:
+        y = jnp.tensordot(x, weight.astype(x.dtype), axes=num_dims)
     return y if bias is None else y + bias.astype(x.dtype)

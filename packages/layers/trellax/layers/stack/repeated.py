@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from trellax.config import REQUIRED, Required
-from trellax.layers.base import BaseLayer, PagePool, is_spec, is_state_axis
+from trellax.layers.base import BaseLayer, PagePool, Prepare, is_spec, is_state_axis
 from trellax.layers.module import Module, OutputCollection, fold_in_name, functional, structural
 from trellax.layers.stack.base import Stack
 from trellax.layers.stack.collections import per_layer, stacked, summed
@@ -86,6 +86,15 @@ class RepeatedStack(Stack):
         axes = self.layer.state_axes()
         stack = lambda one: dataclasses.replace(one, axis=one.axis + 1)
         return {"layer": jax.tree.map(stack, axes, is_leaf=is_state_axis)} if axes else {}
+
+    @structural
+    def prepared(self, params: dict[str, Any], prepare: Prepare) -> dict[str, Any]:
+        if "layer" not in params:
+            return params
+        layers = params["layer"]
+        if isinstance(layers, tuple):
+            return params | {"layer": tuple(self.layer.prepared(p, prepare) for p in layers)}
+        return params | {"layer": self.layer.prepared(layers, prepare)}
 
     @structural
     def forward_flops_per_token(self, sequence_length: int) -> float:

@@ -10,10 +10,10 @@ Axes: B batch, S sequence of this call, R rows of a group, T slots of the ring, 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from trellax.config import REQUIRED, Required
 from trellax.layers.attention.cache.contiguous import BufferedCache
@@ -21,6 +21,39 @@ from trellax.layers.attention.cache.interface import Rows, combined, only_new, r
 from trellax.layers.attention.cache.views import CacheView, GroupedView, PagedView
 from trellax.layers.attention.tokens import TokenInfo
 from trellax.layers.module import structural
+
+
+class _New(NamedTuple):
+    """The tokens that a call brings, as far as a row may read them: its own (C rows), or all of them (C = 1).
+
+    Attributes:
+        key: keys.
+        value: values.
+        positions: places in their sequences.
+        documents: one more than the slot of their sequence, 0 for padding.
+    """
+
+    key: Float[Array, "C S K H"]
+    value: Float[Array, "C S K H"]
+    positions: Int[Array, "C S"]
+    documents: Int[Array, "C S"]
+
+    @classmethod
+    def of_rows(cls, rows: Rows, key: Array, value: Array) -> _New:
+        documents = jnp.where(rows.is_token, rows.slots[:, None] + 1, 0)
+        return cls(key, value, rows.positions, documents)
+
+    @classmethod
+    def of_all(cls, rows: list[Rows], key: Array, value: Array) -> _New:
+        flat = lambda parts: jnp.concatenate([x.reshape(-1) for x in parts])[None]
+        documents = [jnp.where(r.is_token, r.slots[:, None] + 1, 0) for r in rows]
+        return cls(key, value, flat([r.positions for r in rows]), flat(documents))
+
+    def first_of(self, slots: Int[Array, " R"], num_slots: int) -> Int[Array, " R"]:
+        """Returns the first position that the call brings of each sequence."""
+        never = jnp.iinfo(jnp.int32).max
+        firsts = jnp.full(num_slots + 1, never, jnp.int32)  # Entry 0 is padding's.
+        return firsts.at[self.documents].min(self.positions)[slots + 1]
 
 
 class SlidingCache(BufferedCache):
@@ -59,25 +92,30 @@ class SlidingCache(BufferedCache):
             return only_new(key, value, tokens)
         self._check_positions(tokens)
         rows, before = rows_of(tokens), dict(self.state)
+        if tokens.groups is None:
+            views = [self._view(before, r, _New.of_rows(r, key, value)) for r in rows]
+        else:  # A sequence may have several rows in one call.
+            new = _New.of_all(rows, key, value)
+            views = [self._view(before, r, new) for r in rows]
         self._stored(key, value, rows)
-        views = [self._view(before, r, r.part_of(key), r.part_of(value)) for r in rows]
         return combined(tokens, views)
 
-    def _view(self, before: dict[str, Any], rows: Rows, key: Array, value: Array) -> CacheView:
+    def _view(self, before: dict[str, Any], rows: Rows, new: _New) -> CacheView:
         """Returns the ring as it was before the call, and the call's own tokens after it."""
         held = before["position"]
         held = held if rows.block_table is None else jnp.take(held, rows.slots, axis=0, mode="clip")
-        first = jnp.where(rows.is_token, rows.positions, jnp.iinfo(jnp.int32).max).min(axis=1)
         # Later positions are drafts that are written again, or of an earlier sequence in the slot.
-        is_held = (held >= 0) & (held < first[:, None])
-        both = lambda old, new: jnp.concatenate([old, new], axis=1)
+        is_held = (held >= 0) & (held < new.first_of(rows.slots, len(before["position"]))[:, None])
+        document = rows.slots[:, None] + 1
+        spread = lambda x: jnp.broadcast_to(x, (len(rows.slots), *x.shape[1:]))
+        both = lambda old, new: jnp.concatenate([old, spread(new)], axis=1)
         return CacheView(
-            key=both(self._of_sequences(before, "key", rows, key.dtype), key),
-            value=both(self._of_sequences(before, "value", rows, value.dtype), value),
+            key=both(self._of_sequences(before, "key", rows, new.key.dtype), new.key),
+            value=both(self._of_sequences(before, "value", rows, new.value.dtype), new.value),
             query_positions=rows.positions,
-            key_positions=both(held, rows.positions),
-            query_segments=rows.is_token.astype(jnp.int32),
-            key_segments=both(is_held, rows.is_token).astype(jnp.int32),
+            key_positions=both(held, new.positions),
+            query_segments=jnp.where(rows.is_token, document, 0),
+            key_segments=both(jnp.where(is_held, document, 0), new.documents),
         )
 
     def _slots(self, rows: Rows) -> Array:

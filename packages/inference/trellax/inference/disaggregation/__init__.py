@@ -1,0 +1,64 @@
+"""Prefilling and decoding in different places: what is handed over, how it travels, who does what."""
+
+from trellax.inference.disaggregation.channel import PageChannel
+from trellax.inference.disaggregation.codec import from_json, to_json
+from trellax.inference.disaggregation.delivery import Delivery, Receiver, Sender
+from trellax.inference.disaggregation.discovery import follow
+from trellax.inference.disaggregation.engine import DisaggregatedEngine, DisaggregatedStats
+from trellax.inference.disaggregation.errors import (
+    ConnectionLostError,
+    HandshakeError,
+    NoRoomError,
+    ProtocolError,
+    RefusedError,
+    TransportError,
+    WorkerError,
+)
+from trellax.inference.disaggregation.handover import HandOver
+from trellax.inference.disaggregation.local_decode import LocalDecodeWorker
+from trellax.inference.disaggregation.local_prefill import LocalPrefillWorker
+from trellax.inference.disaggregation.receiver import PageReceiver
+from trellax.inference.disaggregation.remote import RemoteDecodeWorker, RemotePrefillWorker
+from trellax.inference.disaggregation.sender import PageSender
+from trellax.inference.disaggregation.worker_server import WorkerServer
+from trellax.inference.disaggregation.workers import (
+    DecodeEngine,
+    DecodeWorker,
+    Gauges,
+    Prefilled,
+    PrefillEngine,
+    PrefillWorker,
+)
+
+__all__ = [
+    "ConnectionLostError",
+    "DecodeEngine",
+    "DecodeWorker",
+    "Delivery",
+    "DisaggregatedEngine",
+    "DisaggregatedStats",
+    "Gauges",
+    "HandOver",
+    "HandshakeError",
+    "LocalDecodeWorker",
+    "LocalPrefillWorker",
+    "NoRoomError",
+    "PageChannel",
+    "PageReceiver",
+    "PageSender",
+    "PrefillEngine",
+    "PrefillWorker",
+    "Prefilled",
+    "ProtocolError",
+    "Receiver",
+    "RefusedError",
+    "RemoteDecodeWorker",
+    "RemotePrefillWorker",
+    "Sender",
+    "TransportError",
+    "WorkerError",
+    "WorkerServer",
+    "follow",
+    "from_json",
+    "to_json",
+]

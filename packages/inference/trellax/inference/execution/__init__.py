@@ -1,0 +1,32 @@
+"""Steps on the device: their shapes, their programs, and the model and caches that they run on."""
+
+from trellax.inference.execution.inputs import tile_starts
+from trellax.inference.execution.runner import (
+    MAX_BIASES,
+    CompiledTooLateError,
+    Drawn,
+    Pass,
+    Runner,
+    RunnerSizes,
+)
+from trellax.inference.execution.serving_model import (
+    WeightFormat,
+    serving_config,
+    serving_params,
+)
+from trellax.inference.execution.shapes import StepShape, StepShapes
+
+__all__ = [
+    "MAX_BIASES",
+    "CompiledTooLateError",
+    "Drawn",
+    "Pass",
+    "Runner",
+    "RunnerSizes",
+    "StepShape",
+    "StepShapes",
+    "WeightFormat",
+    "serving_config",
+    "serving_params",
+    "tile_starts",
+]

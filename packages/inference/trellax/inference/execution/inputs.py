@@ -1,0 +1,145 @@
+"""What a step's program is told: one int32 vector, so that it reaches the device in one transfer.
+
+    packed = pack_inputs(plan, shape, block_tables)          # on the host
+    inputs = unpack_inputs(packed, shape, width=num_pages)   # in the program
+
+Axes: T tokens of the flat batch, D decoding rows, C tiles, P pages of a row at most, R rows of logits.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Array, Int, Int32
+
+from trellax.inference.execution.shapes import StepShape
+from trellax.inference.scheduling import PrefillChunk, StepPlan
+
+UNKNOWN = -1
+"""An input token that only the device knows: the one that the step before drew."""
+
+
+class StepInputs(NamedTuple):
+    """
+    Attributes:
+        ids: tokens; `UNKNOWN` for the last one drawn in the row's slot.
+        positions: their places, -1 for padding.
+        decode_slots: slots of the decoding rows.
+        decode_tables: their block tables.
+        tile_slots: slots of the tiles.
+        tile_tables: their block tables.
+        draws_at: which tokens' logits are wanted.
+    """
+
+    ids: Int[Array, " T"]
+    positions: Int[Array, " T"]
+    decode_slots: Int[Array, " D"]
+    decode_tables: Int[Array, "D P"]
+    tile_slots: Int[Array, " C"]
+    tile_tables: Int[Array, "C P"]
+    draws_at: Int[Array, " R"]
+
+
+def input_shapes(shape: StepShape, width: int) -> StepInputs:
+    """Returns the shape of each input.
+
+    Args:
+        shape: of the step.
+        width: P.
+    """
+    T, D, C = shape.num_tokens, shape.decode_rows, shape.tiles
+    R = shape.num_draws + (C * shape.tile_length if shape.scores else 0)
+    return StepInputs((T,), (T,), (D,), (D, width), (C,), (C, width), (R,))  # type: ignore[arg-type]
+
+
+def packed_size(shape: StepShape, width: int) -> int:
+    """Returns the length of the vector."""
+    return sum(int(np.prod(s)) for s in input_shapes(shape, width))
+
+
+def unpack_inputs(packed: Int[Array, " X"], shape: StepShape, width: int) -> StepInputs:
+    """Returns the parts of the vector, views of it where it is a NumPy array."""
+    parts, start = [], 0
+    for size in input_shapes(shape, width):
+        end = start + int(np.prod(size))
+        parts.append(packed[start:end].reshape(size))
+        start = end
+    return StepInputs(*parts)
+
+
+def pack_inputs(
+    plan: StepPlan,
+    shape: StepShape,
+    block_tables: Int32[np.ndarray, "S P"],
+    *,
+    drafts: dict[int, list[int]] | None = None,
+) -> Int32[np.ndarray, " X"]:
+    """Returns the vector of a plan.
+
+    Args:
+        plan: what is to be computed.
+        shape: that it is padded to.
+        block_tables: of all slots; what each row reads is a copy.
+        drafts: tokens proposed after the input of decoding rows, by their index.
+    """
+    width = block_tables.shape[1]
+    packed = np.zeros(packed_size(shape, width), np.int32)
+    inputs = unpack_inputs(packed, shape, width)
+    inputs.positions[:] = -1  # type: ignore[index]
+    # Slots of padding are one past the end: what is written there is dropped.
+    inputs.decode_slots[:] = inputs.tile_slots[:] = len(block_tables)  # type: ignore[index]
+    _fill_decode(inputs, plan, shape, block_tables, drafts or {})
+    _fill_tiles(inputs, plan, shape, block_tables)
+    return packed
+
+
+def _fill_decode(
+    inputs: StepInputs,
+    plan: StepPlan,
+    shape: StepShape,
+    tables: np.ndarray,
+    drafts: dict[int, list[int]],
+) -> None:
+    Q = shape.tokens_per_decode
+    inputs.draws_at[: shape.num_decode_tokens] = np.arange(shape.num_decode_tokens)  # type: ignore[index]
+    if not plan.decode:
+        return
+    num_rows = len(plan.decode)
+    slots = np.fromiter((row.slot for row in plan.decode), np.int32, num_rows)
+    inputs.decode_slots[:num_rows] = slots  # type: ignore[index]
+    inputs.decode_tables[:num_rows] = tables[slots]  # type: ignore[index]
+    ids, positions = inputs.ids, inputs.positions
+    for index, row in enumerate(plan.decode):
+        start = index * Q
+        ids[start] = row.input_ids[0] if row.input_ids else UNKNOWN  # type: ignore[index]
+        positions[start] = row.position  # type: ignore[index]
+        for offset, draft in enumerate(drafts.get(index, ()), start=1):
+            ids[start + offset] = draft  # type: ignore[index]
+            positions[start + offset] = row.position + offset  # type: ignore[index]
+
+
+def _fill_tiles(inputs: StepInputs, plan: StepPlan, shape: StepShape, tables: np.ndarray) -> None:
+    first, L = shape.num_decode_tokens, shape.tile_length
+    tile = 0
+    for index, chunk in enumerate(plan.prefill):
+        count = chunk.end - chunk.start
+        num_tiles = -(-count // L)
+        start = first + tile * L  # A chunk's tiles lie one after the other, so its tokens do, too.
+        inputs.ids[start : start + count] = chunk.token_ids  # type: ignore[index]
+        inputs.positions[start : start + count] = np.arange(chunk.start, chunk.end)  # type: ignore[index]
+        inputs.tile_slots[tile : tile + num_tiles] = chunk.slot  # type: ignore[index]
+        inputs.tile_tables[tile : tile + num_tiles] = tables[chunk.slot]  # type: ignore[index]
+        inputs.draws_at[first + index] = start + count - 1  # type: ignore[index]
+        tile += num_tiles
+    if shape.scores:
+        inputs.draws_at[shape.num_draws :] = np.arange(first, shape.num_tokens)  # type: ignore[index]
+
+
+def tile_starts(chunks: tuple[PrefillChunk, ...], tile_length: int) -> list[int]:
+    """Returns where each chunk's tokens begin among those of the tiles."""
+    starts, tile = [], 0
+    for chunk in chunks:
+        starts.append(tile * tile_length)
+        tile += -(-(chunk.end - chunk.start) // tile_length)
+    return starts

@@ -1,0 +1,366 @@
+"""`Runner`: the model on its devices, its caches, and the programs that were compiled for it.
+
+    runner = Runner(model, params, sizes)
+    runner.warm_up()
+    pass_ = runner.forward(plan, block_tables)         # returns at once; the device computes
+    drawn = runner.draw(pass_, rows, variant)          # so does this
+    packed = drawn.fetch()                             # this waits: one transfer
+
+Axes: S slots, R rows of logits, V vocabulary, X packed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import time
+from collections.abc import Callable, Hashable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Int, Int32
+
+from trellax.inference.execution.inputs import pack_inputs, packed_size
+from trellax.inference.execution.programs import (
+    Seen,
+    draw_fn,
+    forward_fn,
+    moved_in,
+    moved_out,
+    see,
+)
+from trellax.inference.execution.scores import score_fn
+from trellax.inference.execution.shapes import StepShape, StepShapes
+from trellax.inference.sampling import SamplerVariant, SamplingRows
+from trellax.inference.scheduling import StepPlan
+from trellax.layers import BaseLayer, PagePool, is_state_axis
+from trellax.parallel import LogicalAxisRules, sharding_scope
+
+Tree = dict[str, Any]
+
+MAX_BIASES = 320
+"""Biased or banned tokens of a row: the 300 that OpenAI's interface takes, and end tokens."""
+
+
+class CompiledTooLateError(RuntimeError):
+    """A program was not compiled during warm-up, and the engine is strict."""
+
+
+@dataclasses.dataclass(frozen=True)
+class RunnerSizes:
+    """What a runner's arrays are made for.
+
+    Attributes:
+        shapes: of steps.
+        pages: the pool.
+        max_length: tokens of a sequence.
+        vocab_size: V.
+    """
+
+    shapes: StepShapes
+    pages: PagePool
+    max_length: int
+    vocab_size: int
+
+    @property
+    def num_slots(self) -> int:
+        return self.shapes.max_sequences
+
+    @property
+    def table_width(self) -> int:
+        return -(-self.max_length // self.pages.page_size)
+
+
+@dataclasses.dataclass
+class Pass:
+    """A step that computes: its logits will be there.
+
+    Attributes:
+        logits: of the rows that are drawn from, and then of those that are scored.
+        shape: of the step.
+    """
+
+    logits: jax.Array
+    shape: StepShape
+
+
+@dataclasses.dataclass
+class Drawn:
+    """Tokens that will be there.
+
+    Attributes:
+        packed: as `sampling.unpack` reads it.
+        variant: of the program that draws.
+    """
+
+    packed: jax.Array
+    variant: SamplerVariant
+
+    def fetch(self) -> Int32[np.ndarray, "R X"]:
+        """Waits for them."""
+        return np.asarray(self.packed)
+
+
+class Runner:
+    """Runs steps in the order in which they are given. Not for several threads at once."""
+
+    def __init__(
+        self,
+        model: BaseLayer,
+        params: Tree,
+        sizes: RunnerSizes,
+        *,
+        mesh: jax.sharding.Mesh | None = None,
+        axis_rules: LogicalAxisRules | None = None,
+        is_strict: bool = False,
+    ):
+        """
+        Args:
+            model: of `serving_config`.
+            params: of `serving_params`, on the mesh if there is one.
+            sizes: what to allocate and compile for.
+            mesh: devices that share the model; None for one.
+            axis_rules: which mesh axes split each logical axis.
+            is_strict: whether to compile after `warm_up` is an error.
+        """
+        self.model, self.params, self.sizes = model, params, sizes
+        self._mesh, self._rules, self._is_strict = mesh, axis_rules, is_strict
+        self._programs: dict[Hashable, Any] = {}
+        self._is_warm = False
+        self.num_compiles = 0
+        self.compile_seconds = 0.0
+        self.state_axes = model.state_axes()
+        with self._scope():
+            self.state = jax.jit(self._initial_state)()
+        self._last_ids = self._replicated(np.zeros(sizes.num_slots, np.int32))
+        self._seen: Seen | None = None
+
+    @property
+    def shares_pages(self) -> bool:
+        """Whether all of a sequence's state lies in pages, so that sequences may share it."""
+        axes = jax.tree.leaves(self.state_axes, is_leaf=is_state_axis)
+        return all(axis.kind == "page" for axis in axes)
+
+    # ---- steps ----------------------------------------------------------------------------------
+
+    def forward(
+        self,
+        plan: StepPlan,
+        block_tables: Int32[np.ndarray, "S P"],
+        *,
+        drafts: dict[int, list[int]] | None = None,
+        scores: bool = False,
+    ) -> Pass:
+        """Starts a step's pass through the model.
+
+        Args:
+            plan: the step.
+            block_tables: of all slots.
+            drafts: tokens proposed after the input of decoding rows, by their index.
+            scores: whether logits of all tokens of prompts are wanted.
+        """
+        shape = self.sizes.shapes.of_plan(plan, scores=scores)
+        packed = pack_inputs(plan, shape, block_tables, drafts=drafts)
+        program = self._forward_program(shape)
+        logits, self.state = program(self.params, self.state, self._last_ids, packed)
+        return Pass(logits, shape)
+
+    def draw(
+        self,
+        step: Pass,
+        slots: Int32[np.ndarray, " R"],
+        rows: SamplingRows,
+        variant: SamplerVariant,
+        *,
+        bias: tuple[np.ndarray, np.ndarray] | None = None,
+        allowed: np.ndarray | None = None,
+    ) -> Drawn:
+        """Starts drawing a token from each row of a pass.
+
+        Args:
+            step: the pass.
+            slots: whose tokens they are; one past the last slot for those that nobody wants.
+            rows: how to draw.
+            variant: the program that can.
+            bias: ids and values [R, MAX_BIASES], for a variant that edits.
+            allowed: bit mask [R, W], for a variant that edits.
+        """
+        if variant.penalizes:
+            self._make_seen()
+        seen = self._seen if variant.penalizes else None
+        if variant.edits:
+            bias = self.no_bias(len(slots)) if bias is None else bias
+            allowed = self.all_allowed(len(slots)) if allowed is None else allowed
+        else:
+            bias = allowed = None
+        arrays = (step.logits, self._last_ids, seen, slots, rows, bias, allowed)
+        program = self._draw_program(arrays, variant)
+        packed, self._last_ids, seen = program(*arrays)
+        if variant.penalizes:
+            self._seen = seen
+        return Drawn(packed, variant)
+
+    def score(self, step: Pass, next_ids: Int32[np.ndarray, " T"], num_top: int) -> jax.Array:
+        """Starts computing the log-probability of each prompt token's successor, as `unpack` reads it."""
+        logits = step.logits
+        key = ("score", logits.shape, num_top)
+        fn = score_fn(step.shape.num_draws, num_top)
+        return self._compiled(key, fn, (logits, next_ids))(logits, next_ids)
+
+    # ---- penalties ------------------------------------------------------------------------------
+
+    def see(self, slot: int, prompt_ids: Any, output_ids: Any) -> None:
+        """Tells which tokens a slot's sequence has, before a variant that penalizes draws for it."""
+        self._make_seen()
+        args = (
+            self._seen,
+            np.int32(slot),
+            self._padded_ids(prompt_ids),
+            self._padded_ids(output_ids),
+        )
+        self._seen = self._compiled(("see",), see, args, donated=(0,))(*args)
+
+    def _make_seen(self) -> None:
+        if self._seen is None:
+            shape = (self.sizes.num_slots, self.sizes.vocab_size)
+            zeros = (np.zeros(shape, np.int32), np.zeros(shape, np.bool_))
+            self._seen = Seen(*(self._replicated(x) for x in zeros))
+
+    def _padded_ids(self, ids: Any) -> np.ndarray:
+        padded = np.full(self.sizes.max_length, self.sizes.vocab_size, np.int32)
+        padded[: len(ids)] = ids
+        return padded
+
+    def no_bias(self, num_rows: int) -> tuple[np.ndarray, np.ndarray]:
+        """Returns biases that change nothing."""
+        ids = np.full((num_rows, MAX_BIASES), self.sizes.vocab_size, np.int32)
+        return ids, np.zeros((num_rows, MAX_BIASES), np.float32)
+
+    def all_allowed(self, num_rows: int) -> np.ndarray:
+        """Returns a mask that allows every token."""
+        words = -(-self.sizes.vocab_size // 32)
+        return np.full((num_rows, words), 0xFFFFFFFF, np.uint32)
+
+    # ---- moving sequences -----------------------------------------------------------------------
+
+    def take_out(self, pages: tuple[int, ...], slot: int) -> Tree:
+        """Returns a sequence's state in host memory: its pages, in order, and what its slot holds."""
+        indices = self._indices(pages, slot)
+        args = (self.state, indices)
+        fn = lambda state, indices: moved_out(state, self.state_axes, indices)
+        taken = self._compiled(("out", indices["page"].shape), fn, args)(*args)
+        return jax.device_get(self._cut(taken, len(pages)))
+
+    def put_in(self, arrays: Tree, pages: tuple[int, ...], slot: int) -> None:
+        """Writes what `take_out` returned, of this runner or of another of the same model and layout."""
+        indices = self._indices(pages, slot)
+        args = (self.state, indices, self._padded(arrays, len(indices["page"])))
+        fn = lambda state, indices, new: moved_in(state, self.state_axes, indices, new)
+        program = self._compiled(("in", indices["page"].shape), fn, args, donated=(0,))
+        self.state = program(*args)
+
+    def _indices(self, pages: tuple[int, ...], slot: int) -> dict[str, np.ndarray]:
+        size = 1
+        while size < len(pages):
+            size *= 2
+        padded = np.full(size, self.sizes.pages.num_pages, np.int32)
+        padded[: len(pages)] = pages
+        return {"page": padded, "slot": np.array([slot], np.int32)}
+
+    def _cut(self, taken: Tree, num_pages: int) -> Tree:
+        cut = lambda axis, x: (
+            jax.lax.slice_in_dim(x, 0, num_pages, axis=axis.axis) if axis.kind == "page" else x
+        )
+        return jax.tree.map(cut, self.state_axes, taken, is_leaf=is_state_axis)
+
+    def _padded(self, arrays: Tree, size: int) -> Tree:
+        def pad(axis: Any, x: np.ndarray) -> np.ndarray:
+            if axis.kind != "page":
+                return x
+            widths = [(0, 0)] * x.ndim
+            widths[axis.axis] = (0, size - x.shape[axis.axis])
+            return np.pad(x, widths)
+
+        return jax.tree.map(pad, self.state_axes, arrays, is_leaf=is_state_axis)
+
+    # ---- programs -------------------------------------------------------------------------------
+
+    def warm_up(self, variants: tuple[SamplerVariant, ...] = ()) -> None:
+        """Compiles a program for every shape, and the given variants of drawing for each number of rows.
+
+        Args:
+            variants: beside the plainest two, which are always compiled.
+        """
+        shapes = self.sizes.shapes.all()
+        for shape in shapes:
+            self._forward_program(shape)
+        plain = (SamplerVariant(greedy=True), SamplerVariant())
+        for num_rows in sorted({shape.num_draws for shape in shapes}):
+            for variant in dict.fromkeys((*plain, *variants)):
+                self._warm_draw(num_rows, variant)
+        self._is_warm = True
+
+    def _warm_draw(self, num_rows: int, variant: SamplerVariant) -> None:
+        if variant.penalizes:
+            self._make_seen()
+        logits = jax.ShapeDtypeStruct((num_rows, self.sizes.vocab_size), jnp.float32)
+        arrays = (
+            logits,
+            self._last_ids,
+            self._seen if variant.penalizes else None,
+            np.zeros(num_rows, np.int32),
+            SamplingRows.of([], [], [], num_rows),
+            self.no_bias(num_rows) if variant.edits else None,
+            self.all_allowed(num_rows) if variant.edits else None,
+        )
+        self._draw_program(arrays, variant)
+
+    def _forward_program(self, shape: StepShape) -> Callable[..., Any]:
+        width = self.sizes.table_width
+        packed = jax.ShapeDtypeStruct((packed_size(shape, width),), jnp.int32)
+        args = (self.params, self.state, self._last_ids, packed)
+        fn = forward_fn(self.model, shape, width)
+        return self._compiled(("forward", shape), fn, args, donated=(1,))
+
+    def _draw_program(self, arrays: tuple[Any, ...], variant: SamplerVariant) -> Callable[..., Any]:
+        key = ("draw", arrays[0].shape, arrays[3].shape, variant)
+        donated = (1, 2) if variant.penalizes else (1,)
+        return self._compiled(key, draw_fn(variant), arrays, donated=donated)
+
+    def _compiled(
+        self, key: Hashable, fn: Callable[..., Any], args: tuple[Any, ...], donated: tuple[int, ...] = ()
+    ) -> Callable[..., Any]:
+        """Returns the program of this key, compiled for arguments like `args` if it is not yet."""
+        program = self._programs.get(key)
+        if program is None:
+            if self._is_warm and self._is_strict:
+                raise CompiledTooLateError(
+                    f"A step needs a program that warm-up did not compile: {key}. Add its variant to those that are warmed "
+                    f"up, or do not run strictly."
+                )
+            started = time.perf_counter()
+            with self._scope():
+                lowered = jax.jit(fn, donate_argnums=donated).lower(*args)
+                program = self._programs[key] = lowered.compile()
+            self.num_compiles += 1
+            self.compile_seconds += time.perf_counter() - started
+        return program
+
+    def _initial_state(self) -> Tree:
+        sizes = self.sizes
+        return self.model.init_state(
+            batch_size=sizes.num_slots, max_length=sizes.max_length, pages=sizes.pages
+        )
+
+    def _replicated(self, x: np.ndarray) -> Int[Array, "..."]:
+        if self._mesh is None:
+            return jnp.asarray(x)
+        spec = jax.sharding.PartitionSpec()
+        return jax.device_put(x, jax.sharding.NamedSharding(self._mesh, spec))
+
+    @contextlib.contextmanager
+    def _scope(self) -> Iterator[None]:
+        with sharding_scope(self._mesh, self._rules):
+            yield

@@ -1,0 +1,29 @@
+"""An OpenAI-compatible server: completions, chats, streams, metrics, and a page to watch them."""
+
+from trellax.inference.server.app import create_app
+from trellax.inference.server.histogram import Histogram
+from trellax.inference.server.interface import (
+    EmbeddingEngine,
+    Engine,
+    EngineStats,
+    HistogramSnapshot,
+    ModelCard,
+    QueueFullError,
+)
+from trellax.inference.server.run import Server, run_server
+from trellax.inference.server.settings import Limits, ServerSettings
+
+__all__ = [
+    "EmbeddingEngine",
+    "Engine",
+    "EngineStats",
+    "Histogram",
+    "HistogramSnapshot",
+    "Limits",
+    "ModelCard",
+    "QueueFullError",
+    "Server",
+    "ServerSettings",
+    "create_app",
+    "run_server",
+]

@@ -1,0 +1,19 @@
+"""Reference product: the weight's numbers in the dtype of x, and one `dot` with float32 sums, for every platform and format.
+
+Where a weight is quantized and plain, XLA fuses the decoding into the product on GPUs and TPUs.
+"""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from trellax.kernels.matmul.call import MatmulCall
+from trellax.kernels.matmul.prepared import PreparedWeight, decoded
+
+
+def run(call: MatmulCall) -> Float[Array, "*rows F"]:
+    weight = call.weight
+    weight_DF = decoded(weight) if isinstance(weight, PreparedWeight) else weight
+    out = jnp.matmul(call.x, weight_DF.astype(call.x.dtype), preferred_element_type=jnp.float32)
+    return out.astype(call.output_dtype)

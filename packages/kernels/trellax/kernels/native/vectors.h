@@ -1,0 +1,80 @@
+// Sixteen numbers at once, whatever the CPU: compilers split the vectors where registers are narrower.
+//
+//   Floats acc = Zero();  acc = MultiplyAdd(Broadcast(x[d]), Load(weights + 16 * d), acc);
+
+#ifndef TRELLAX_KERNELS_NATIVE_VECTORS_H_
+#define TRELLAX_KERNELS_NATIVE_VECTORS_H_
+
+#include <cstdint>
+#include <cstring>
+
+#ifdef __AVX512F__
+#include <immintrin.h>
+#endif
+
+namespace trellax {
+
+constexpr int kLanes = 16;
+
+typedef float Floats __attribute__((vector_size(64)));
+typedef int32_t Ints __attribute__((vector_size(64)));
+typedef uint32_t Words __attribute__((vector_size(64)));
+typedef int8_t Bytes __attribute__((vector_size(16)));
+typedef uint16_t Halves __attribute__((vector_size(32)));
+
+#define TRELLAX_INLINE inline __attribute__((always_inline))
+
+template <typename Vector, typename T>
+TRELLAX_INLINE Vector LoadAs(const T* from) {
+  Vector v;
+  std::memcpy(&v, from, sizeof(v));
+  return v;
+}
+
+TRELLAX_INLINE Floats Load(const float* from) { return LoadAs<Floats>(from); }
+TRELLAX_INLINE void Store(float* to, Floats v) { std::memcpy(to, &v, sizeof(v)); }
+TRELLAX_INLINE Floats Broadcast(float x) { return Floats{} + x; }
+TRELLAX_INLINE Floats Zero() { return Floats{}; }
+
+TRELLAX_INLINE Floats MultiplyAdd(Floats a, Floats b, Floats c) {
+#ifdef __AVX512F__
+  return (Floats)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
+#else
+  return a * b + c;
+#endif
+}
+
+// Words whose upper halves are bfloat16 numbers, and whose lower halves are zero, are float32 numbers.
+TRELLAX_INLINE Floats LowerHalves(Words pairs) { return (Floats)(pairs << 16); }
+TRELLAX_INLINE Floats UpperHalves(Words pairs) { return (Floats)(pairs & 0xffff0000u); }
+
+TRELLAX_INLINE Floats LoadBfloat16(const uint16_t* from) {
+  return (Floats)(__builtin_convertvector(LoadAs<Halves>(from), Words) << 16);
+}
+
+TRELLAX_INLINE Floats LoadInt8(const int8_t* from) {
+#ifdef __AVX512F__  // compilers convert each number on its own
+  return (Floats)_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32((__m128i)LoadAs<Bytes>(from)));
+#else
+  return __builtin_convertvector(LoadAs<Bytes>(from), Floats);
+#endif
+}
+
+TRELLAX_INLINE float FromBfloat16(uint16_t x) {
+  const uint32_t bits = static_cast<uint32_t>(x) << 16;
+  float y;
+  std::memcpy(&y, &bits, sizeof(y));
+  return y;
+}
+
+// Rounds to the nearest, ties to even; keeps what is not a number.
+TRELLAX_INLINE uint16_t ToBfloat16(float x) {
+  uint32_t bits;
+  std::memcpy(&bits, &x, sizeof(bits));
+  if ((bits & 0x7fffffffu) > 0x7f800000u) return static_cast<uint16_t>((bits >> 16) | 0x40);
+  return static_cast<uint16_t>((bits + 0x7fffu + ((bits >> 16) & 1)) >> 16);
+}
+
+}  // namespace trellax
+
+#endif  // TRELLAX_KERNELS_NATIVE_VECTORS_H_
