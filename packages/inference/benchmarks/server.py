@@ -1,7 +1,7 @@
 """What a token costs on its way through the server: CPU time of the whole HTTP stack, without a model.
 
     ./pants run packages/inference/benchmarks/server.py
-    python -m benchmarks.server --http h11 --loop asyncio --save     # in packages/inference
+    python -m benchmarks.server --save     # in packages/inference
 
 The server runs in a process of its own, with an engine that gives every stream a token a step as fast as it
 can. The figure that counts is the server's CPU time a token: so much is taken from the model, where both
@@ -18,14 +18,14 @@ import multiprocessing
 import os
 import pathlib
 import platform
-import resource
 import statistics
+import threading
 import time
 from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
 from trellax.inference.requests import Output, Request
-from trellax.inference.server import Histogram, Server
+from trellax.inference.server import Histogram, run_server
 
 RESULTS = pathlib.Path(__file__).parent / "results"
 
@@ -119,24 +119,19 @@ class Stepper:
                 await asyncio.sleep(0)
 
 
-def serve(pipe: Any, http: str, loop: str) -> None:
+def serve(pipe: Any) -> None:
     """The server's process: tells its port, then CPU seconds whenever it is asked."""
-    server = Server(Stepper(), host="127.0.0.1", port=0, on_start=lambda _, port: pipe.send(port))
-    del http, loop
 
-    async def answer() -> None:
+    def answer() -> None:
         while True:
-            await asyncio.to_thread(pipe.recv)
-            usage = resource.getrusage(resource.RUSAGE_SELF)
-            pipe.send(usage.ru_utime + usage.ru_stime)
+            pipe.recv()
+            pipe.send(time.process_time())
 
-    async def main() -> None:
-        answering = asyncio.create_task(answer())
-        await server.serve()
-        answering.cancel()
+    def begin(host: str, port: int) -> None:
+        pipe.send(port)
+        threading.Thread(target=answer, daemon=True).start()
 
-    import uvloop
-    uvloop.run(main()) if loop == "uvloop" else asyncio.run(main())
+    run_server(Stepper(), port=0, on_start=begin)
 
 
 async def read_stream(port: int, chat: bool, num_tokens: int) -> int:
@@ -162,7 +157,7 @@ async def load(port: int, streams: int, num_tokens: int, chat: bool) -> int:
 def main() -> None:
     args = _arguments()
     here, there = multiprocessing.Pipe()
-    process = multiprocessing.get_context("spawn").Process(target=serve, args=(there, args.http, args.loop))
+    process = multiprocessing.get_context("spawn").Process(target=serve, args=(there,))
     process.start()
     port = here.recv()
 
@@ -187,8 +182,6 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--streams", type=int, default=32)
     parser.add_argument("--tokens", type=int, default=400)
     parser.add_argument("--chat", action="store_true")
-    parser.add_argument("--http", default="auto")
-    parser.add_argument("--loop", default="asyncio")
     return parser.parse_args()
 
 

@@ -117,6 +117,7 @@ def offer_with(**changes):
         [{"name": "a", "dtype": "object", "shape": [1]}],
         [{"name": "a", "dtype": "V8", "shape": [1]}],
         [{"name": "a", "dtype": "uint8", "shape": [-1]}],
+        [{"name": "a", "dtype": "uint8", "shape": [0, 2**63]}],
         [{"name": "a", "dtype": "uint8", "shape": [1.0]}],
         [{"name": "a", "dtype": "uint8", "shape": [1] * 65}],
         [{"name": "a", "dtype": "uint8", "shape": [1]}] * 2,

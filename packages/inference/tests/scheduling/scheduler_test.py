@@ -322,29 +322,39 @@ def test_a_lower_priority_gets_on_when_no_higher_one_wants_its_place() -> None:
 
 
 def test_a_running_sequence_without_pages_keeps_newcomers_out() -> None:
-    """What becomes free is for who is there: "b" cannot get its next page from "a", so "c" gets none either."""
-    state = SchedulerState(limits(num_pages=8, max_length=28, page_size=4, max_sequences=3))
-    state.add(request("a", 16, 4))
-    state.add(request("b", 8, 8))
-    seen = []
-    while state.sequences:
-        if len(seen) == 1:
-            state.add(request("c", 1, 1))
-        plan = step(state)
-        seen.append({row.request_id for row in plan.rows})
-        assert not plan.preempted or plan.preempted == ("b",)
-        if "c" in seen[-1]:
-            assert "b" in seen[-1] or "b" not in state.sequences
+    """What becomes free is for who is there, even if it is too little yet and would do for a newcomer."""
+    drafts = {"num_draft_tokens": 4, "max_tokens_per_step": 20}
+    state = SchedulerState(limits(num_pages=13, page_size=1, **drafts))
+    for name in "ab":
+        state.add(request(name, 2, 11))
+    step(state)
+    state.add(request("c", 1, 1))
+    plan = step(state)
+    assert [row.request_id for row in plan.decode] == ["a"], "three pages are left, and b takes five"
+    assert not plan.prefill
+    run_to_the_end(state)
 
 
 def test_newcomers_are_not_started_to_be_preempted_at_once() -> None:
     """Pages for the whole prompt, what running prompts still need, and one for each that runs must be there."""
-    state = SchedulerState(limits(num_pages=11, max_tokens_per_step=8))
+    state = SchedulerState(limits(num_pages=11))
     state.add(request("a", 20, 4))
-    step(state)
-    assert state.pages.num_available == 8
-    state.add(request("b", 20, 4))  # Five pages; "a" will take three more, and another when it decodes.
+    state.add(request("b", 20, 4))  # Five pages; "a" takes two now, three more, and another when it decodes.
     assert [c.request_id for c in step(state).prefill] == ["a"]
+    run_to_the_end(state)
+    assert state.num_preemptions == 0
+
+
+def test_nobody_is_preempted_for_pages_that_are_shared_with_the_newcomer() -> None:
+    """They would not be free: the newcomer itself needs them."""
+    state = SchedulerState(limits(num_pages=9, prefill_chunk=16, max_tokens_per_step=32))
+    state.add(request("middle", 9, 3))
+    state.add(request("low", 13, 3, prompt_ids=prompt(13), priority=1))
+    step(state)
+    assert state.pages.num_available == 1
+    state.add(request("high", 20, 2, prompt_ids=(*prompt(8), *prompt(12, seed=1))))
+    assert not plan_step(state).preempted
+    run_to_the_end(state)
 
 
 # Speculation, grammars, and steps that do not depend on each other.

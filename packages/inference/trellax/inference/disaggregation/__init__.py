@@ -17,6 +17,13 @@ from trellax.inference.disaggregation.errors import (
 from trellax.inference.disaggregation.handover import HandOver
 from trellax.inference.disaggregation.local_decode import LocalDecodeWorker
 from trellax.inference.disaggregation.local_prefill import LocalPrefillWorker
+from trellax.inference.disaggregation.manifests import (
+    Role,
+    disaggregated_manifests,
+    fused_manifests,
+    to_text,
+)
+from trellax.inference.disaggregation.pods import Accelerator, Serving
 from trellax.inference.disaggregation.receiver import PageReceiver
 from trellax.inference.disaggregation.remote import RemoteDecodeWorker, RemotePrefillWorker
 from trellax.inference.disaggregation.sender import PageSender
@@ -31,6 +38,7 @@ from trellax.inference.disaggregation.workers import (
 )
 
 __all__ = [
+    "Accelerator",
     "ConnectionLostError",
     "DecodeEngine",
     "DecodeWorker",
@@ -54,11 +62,16 @@ __all__ = [
     "RefusedError",
     "RemoteDecodeWorker",
     "RemotePrefillWorker",
+    "Role",
     "Sender",
+    "Serving",
     "TransportError",
     "WorkerError",
     "WorkerServer",
+    "disaggregated_manifests",
     "follow",
     "from_json",
+    "fused_manifests",
     "to_json",
+    "to_text",
 ]

@@ -100,6 +100,7 @@ class DisaggregatedEngine:
         self._max_waiting = max_waiting
         self._max_attempts = max_attempts
         self._seeds = random.Random(seed)
+        self._is_closed = False
         self._num_active = self._num_retries = 0
         self._num_prompt_tokens = self._num_cached_tokens = 0
         self._queue_time_s, self._prefill_time_s = Histogram(_SECONDS), Histogram(_SECONDS)
@@ -143,8 +144,8 @@ class DisaggregatedEngine:
         )
 
     def is_healthy(self) -> bool:
-        """Whether each role has a worker that has not just failed."""
-        return self._prefill.has_healthy and self._decode.has_healthy
+        """Whether it is open: workers that have failed come back, or others come."""
+        return not self._is_closed
 
     def set_prefill_workers(self, workers: Sequence[PrefillWorker]) -> None:
         """Replaces the prefill workers, as the role is scaled. Those that leave finish what they have."""
@@ -155,7 +156,8 @@ class DisaggregatedEngine:
         self._decode.set_workers(workers)
 
     async def close(self) -> None:
-        """Closes all workers."""
+        """Closes all workers; what runs fails."""
+        self._is_closed = True
         await asyncio.gather(self._prefill.close(), self._decode.close())
 
     @property

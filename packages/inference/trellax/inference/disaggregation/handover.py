@@ -31,6 +31,8 @@ _DTYPES = {
     )
 }
 _MAX_DIMS = 32
+_MAX_ELEMENTS = 1 << 40
+"""Of a peer's array, dims of 0 left out: numpy makes no array of shape (0, 2⁶³)."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -128,6 +130,8 @@ def _array(item: Any) -> tuple[str, tuple[np.dtype, tuple[int, ...]]]:
         raise ValueError(f"array {name[:50]!r} has no shape")
     if not all(is_integer(n) and n >= 0 for n in shape):
         raise ValueError(f"array {name[:50]!r} has a dim that is no size")
+    if math.prod(max(n, 1) for n in shape) > _MAX_ELEMENTS:
+        raise ValueError(f"array {name[:50]!r} has a shape that no array has")
     return name, (_DTYPES[dtype], tuple(shape))
 
 

@@ -53,6 +53,7 @@ class LocalDecodeWorker:
         self._patience = patience
         self._expected: dict[str, asyncio.Future[Delivery]] = {}
         self._early: dict[str, tuple[Delivery, asyncio.TimerHandle]] = {}
+        self._is_closed = False
         self._turn = asyncio.Lock()
         self._ended = asyncio.Event()
         # Answers to senders are writes to sockets: in a thread, in order.
@@ -73,6 +74,7 @@ class LocalDecodeWorker:
         """Refuses what is on the way; what the engine has taken up goes on."""
         await asyncio.to_thread(self._receiver.close)
         await asyncio.to_thread(self._thread.join)
+        self._is_closed = True
         for future in self._expected.values():
             if not future.done():
                 future.set_exception(WorkerError(f"{self.name} is closed."))
@@ -152,4 +154,5 @@ class LocalDecodeWorker:
         self._answer(delivery.refuse, f"Nobody has asked for the request {request_id!r}.")
 
     def _answer(self, answer_fn: Callable[..., None], *args: str) -> None:
-        self._answers.submit(answer_fn, *args)
+        if not self._is_closed:  # Else the receiver has refused it.
+            self._answers.submit(answer_fn, *args)

@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from trellax.inference.disaggregation.delivery import Sender
-from trellax.inference.disaggregation.errors import TransportError
+from trellax.inference.disaggregation.errors import TransportError, WorkerError
 from trellax.inference.disaggregation.handover import HandOver
 from trellax.inference.disaggregation.workers import Gauges, PrefillEngine
 from trellax.inference.requests import Output, Request
@@ -82,6 +82,8 @@ class LocalPrefillWorker:
             async with asyncio.timeout(self._handover_timeout):
                 sent = await loop.run_in_executor(self._threads, self._send, handover, target)
                 await asyncio.wrap_future(sent)
+        except ValueError as error:  # It does not fit into the worker at all.
+            raise WorkerError(str(error)) from error
         except TimeoutError as error:
             message = f"{target} has not taken pages up in {self._handover_timeout:g} s."
             raise TransportError(message) from error

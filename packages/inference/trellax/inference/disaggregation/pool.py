@@ -102,12 +102,6 @@ class WorkerPool(Generic[W]):
         return sum(not waiter.place.done() for waiter in self._waiters)
 
     @property
-    def has_healthy(self) -> bool:
-        """Whether some worker does not rest after a failure."""
-        now = time.monotonic()
-        return any(member.rests_until <= now for member in self._members.values())
-
-    @property
     def num_failures(self) -> dict[str, int]:
         """Of each worker, since it came."""
         return {name: member.num_failures for name, member in self._members.items()}

@@ -111,12 +111,11 @@ class Wire:
             self._sock.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
-        """Gives the socket back; for the reading thread, when it is done.
-
-        Another thread could still be using the number of a closed socket, which then belongs to a new one.
-        """
+        """Gives the socket back; for the reading thread, when it is done."""
         self.shut_down()
-        self._sock.close()
+        # A thread that still writes would go on with the socket's number, which may then be another's.
+        with self._writing:
+            self._sock.close()
 
     def _send(self, data: bytes | memoryview) -> None:
         try:

@@ -11,7 +11,7 @@ from trellax.config import Configurable
 from trellax.inference.engine.speculation import Speculation
 from trellax.inference.execution import StepShapes, WeightFormat
 from trellax.inference.scheduling import Limits
-from trellax.layers.attention import AttentionCache, PagedCache
+from trellax.layers.attention import AttentionCache, ContiguousCache, PagedCache
 from trellax.parallel import LogicalAxisRules, MeshShape
 
 
@@ -30,7 +30,8 @@ class EngineConfig(Configurable):
             page_size: tokens of a page of the cache.
             cache_tokens: tokens that the cache holds; None for a quarter of what `max_sequences` of `max_length` take,
                 and at least one of these.
-            cache: layout that takes the place of contiguous caches.
+            cache: layout of caches. "paged" takes the place of contiguous ones; a layout that the model's own config chose
+                stays.
             cache_dtype: type that keys and values are kept in, None for `dtype`.
             share_prefixes: whether prompts that begin alike share what was computed.
             preemption: what becomes of a sequence's keys when pages run out.
@@ -56,7 +57,7 @@ class EngineConfig(Configurable):
         tile_length: int = 32
         page_size: int = 16
         cache_tokens: int | None = None
-        cache: AttentionCache.Config | None = PagedCache.default_config()
+        cache: Literal["paged", "contiguous"] = "paged"
         cache_dtype: str | None = None
         share_prefixes: bool = True
         preemption: Literal["recompute", "swap"] = "recompute"
@@ -82,14 +83,17 @@ class EngineConfig(Configurable):
                     f"and page_size) for is_deterministic."
                 )
             if self.is_deterministic and self.speculation is not None:
-                raise ValueError(
-                    "is_deterministic takes steps of one size; leave out speculation."
-                )
+                raise ValueError("is_deterministic takes steps of one size; leave out speculation.")
 
         @property
         def chunk_unit(self) -> int:
             """Tokens that chunks of prompts are multiples of where they must not depend on what else runs."""
             return max(self.tile_length, self.page_size)
+
+        def cache_layout(self) -> AttentionCache.Config:
+            """Returns what takes the place of contiguous caches."""
+            layout = PagedCache if self.cache == "paged" else ContiguousCache
+            return layout.default_config().set(dtype=self.cache_dtype or self.dtype)
 
         def cache_size(self) -> int:
             """Returns how many tokens the cache holds."""
@@ -125,14 +129,13 @@ class EngineConfig(Configurable):
                 max_queued_tokens=self.max_queued_tokens,
             )
 
-        def shapes(self) -> StepShapes:
-            """Returns the shapes that steps are padded to."""
-            drafts = 0 if self.speculation is None else self.speculation.num_tokens
+        def shapes(self, limits: Limits) -> StepShapes:
+            """Returns the shapes that steps within these limits are padded to."""
             return StepShapes(
                 max_sequences=self.max_sequences,
-                max_prefill_tokens=self.max_tokens_per_step,
+                max_prefill_tokens=limits.max_tokens_per_step,
                 tile_length=self.tile_length,
                 max_prefill_rows=self.max_prefill_rows,
-                tokens_per_decode=1 + drafts,
+                tokens_per_decode=limits.tokens_per_decode,
                 is_fixed=self.is_deterministic,
             )

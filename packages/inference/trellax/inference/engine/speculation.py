@@ -44,6 +44,17 @@ class Speculation(Configurable):
         raise NotImplementedError
 
 
+class _History:
+    """The index of a sequence, which grows with it."""
+
+    def __init__(self, index: NgramIndex, prompt_length: int):
+        self._index, self._prompt_length = index, prompt_length
+
+    def after(self, output_ids: Sequence[int]) -> NgramIndex:
+        self._index.extend(output_ids[len(self._index) - self._prompt_length :])
+        return self._index
+
+
 class NgramSpeculation(Speculation):
     """Proposes what followed the last few tokens where the sequence had them before (prompt lookup).
 
@@ -60,9 +71,9 @@ class NgramSpeculation(Speculation):
         max_ngram: int = 4
         min_ngram: int = 2
 
-    def start(self, prompt_ids: Sequence[int]) -> NgramIndex:
-        return NgramIndex(prompt_ids, max_ngram=self.cfg.max_ngram, min_ngram=self.cfg.min_ngram)
+    def start(self, prompt_ids: Sequence[int]) -> _History:
+        index = NgramIndex(prompt_ids, max_ngram=self.cfg.max_ngram, min_ngram=self.cfg.min_ngram)
+        return _History(index, len(prompt_ids))
 
-    def propose(self, kept: NgramIndex, output_ids: Sequence[int]) -> list[int]:
-        kept.extend(output_ids[kept.num_tokens - kept.num_prompt_tokens :])
-        return kept.drafts(self.cfg.num_tokens)
+    def propose(self, kept: _History, output_ids: Sequence[int]) -> list[int]:
+        return kept.after(output_ids).drafts(self.cfg.num_tokens)

@@ -85,8 +85,8 @@ class Tracked:
             text += piece
             if self.finish_reason is not None:
                 break
-        if self.finish_reason is not None and self._stream is not None and stop_reason.__class__ is not str:
-            text += self._stream.flush()
+        if self.finish_reason is not None and not isinstance(stop_reason, str):
+            text += self._left()
         return self._output(
             token_ids=tuple(token_ids[:taken]),
             text=text,
@@ -98,8 +98,13 @@ class Tracked:
     def ended(self, reason: FinishReason, error: str | None = None) -> Output:
         """Ends the request for a reason that no token gave."""
         self.finish_reason = reason
-        text = "" if self._stream is None else self._stream.flush()
-        return self._output(token_ids=(), text=text, logprobs=[], stop_reason=None, error=error)
+        return self._output(
+            token_ids=(), text=self._left(), logprobs=[], stop_reason=None, error=error
+        )
+
+    def _left(self) -> str:
+        """Returns the text that was held back."""
+        return "" if self._stream is None else self._stream.flush()
 
     def _mistake(self, token: int) -> str | None:
         if token < 0:

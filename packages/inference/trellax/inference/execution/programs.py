@@ -20,7 +20,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from trellax.inference.execution.inputs import UNKNOWN, StepInputs, unpack_inputs
 from trellax.inference.execution.shapes import StepShape
-from trellax.inference.sampling import SamplerVariant, SamplingRows, sample
+from trellax.inference.sampling import SamplerVariant, SamplingRows, sample, verify
 from trellax.layers import BaseLayer, RowGroup, TokenInfo, functional, with_updates
 
 Tree = dict[str, Any]
@@ -112,6 +112,49 @@ def draw_fn(variant: SamplerVariant) -> Callable[..., Any]:
         return sampled.packed_RX, last_ids_S, seen
 
     return draw
+
+
+def check_fn(variant: SamplerVariant, shape: StepShape) -> Callable[..., Any]:
+    """Returns the program that checks the drafts of each row, and draws the token after those that it accepts.
+
+    Args:
+        variant: how rows are sampled; penalties and edits are not for rows with drafts, which then have none.
+        shape: of the step. Its decoding rows have Q rows of logits each, prompts that end have one.
+    """
+    D, Q, P = shape.decode_rows, shape.tokens_per_decode, shape.prefill_draws
+
+    def check(
+        logits_NV: Float[Array, "N V"],
+        last_ids_S: Int[Array, " S"],
+        seen: Seen | None,
+        slots_R: Int[Array, " R"],
+        rows: SamplingRows,
+        bias: Any,
+        allowed_RW: Any,
+        draft_RK: Int[Array, "R K"],
+        num_drafts_R: Int[Array, " R"],
+    ) -> tuple[Int[Array, "R X"], Int[Array, " S"], Seen | None]:
+        V = logits_NV.shape[-1]
+        decoded = logits_NV[: D * Q].reshape(D, Q, V)
+        # A prompt's row has no drafts, so that only the first of its positions is read.
+        ended = jnp.broadcast_to(logits_NV[D * Q : D * Q + P, None], (P, Q, V))
+        logits_RQV = jnp.concatenate([decoded, ended])
+        edits: dict[str, Any] = {}
+        if variant.penalizes:
+            assert seen is not None
+            take = lambda x: jnp.take(x, slots_R, axis=0, mode="clip")
+            edits = {"counts_RV": take(seen.counts), "prompt_RV": take(seen.prompt)}
+        if variant.edits:
+            each = lambda x: jnp.repeat(x[:, None], Q, axis=1)
+            edits |= {"bias": tuple(map(each, bias)), "allowed_RQW": each(allowed_RW)}
+        found = verify(logits_RQV, draft_RK, num_drafts_R, rows, variant=variant, **edits)
+        if seen is not None and variant.penalizes:
+            row_R1 = slots_R[:, None]
+            tokens_RQ = jnp.where(found.tokens_RQ < 0, seen.counts.shape[1], found.tokens_RQ)
+            seen = seen._replace(counts=seen.counts.at[row_R1, tokens_RQ].add(1, mode="drop"))
+        return found.packed_RX, last_ids_S, seen
+
+    return check
 
 
 def see(

@@ -25,6 +25,7 @@ from jaxtyping import Array, Int, Int32
 from trellax.inference.execution.inputs import pack_inputs, packed_size
 from trellax.inference.execution.programs import (
     Seen,
+    check_fn,
     draw_fn,
     forward_fn,
     moved_in,
@@ -93,10 +94,12 @@ class Drawn:
     Attributes:
         packed: as `sampling.unpack` reads it.
         variant: of the program that draws.
+        tokens_per_row: how many a row may get; of more than one, as `sampling.unpack_verified` reads it.
     """
 
     packed: jax.Array
     variant: SamplerVariant
+    tokens_per_row: int
 
     def fetch(self) -> Int32[np.ndarray, "R X"]:
         """Waits for them."""
@@ -137,12 +140,6 @@ class Runner:
         self._last_ids = self._replicated(np.zeros(sizes.num_slots, np.int32))
         self._seen: Seen | None = None
 
-    @property
-    def shares_pages(self) -> bool:
-        """Whether all of a sequence's state lies in pages, so that sequences may share it."""
-        axes = jax.tree.leaves(self.state_axes, is_leaf=is_state_axis)
-        return all(axis.kind == "page" for axis in axes)
-
     # ---- steps ----------------------------------------------------------------------------------
 
     def forward(
@@ -174,16 +171,18 @@ class Runner:
         rows: SamplingRows,
         variant: SamplerVariant,
         *,
+        drafts: dict[int, list[int]] | None = None,
         bias: tuple[np.ndarray, np.ndarray] | None = None,
         allowed: np.ndarray | None = None,
     ) -> Drawn:
-        """Starts drawing a token from each row of a pass.
+        """Starts drawing a token for each row of a pass, or checking its drafts.
 
         Args:
             step: the pass.
             slots: whose tokens they are; one past the last slot for those that nobody wants.
             rows: how to draw.
             variant: the program that can.
+            drafts: what the pass was given.
             bias: ids and values [R, MAX_BIASES], for a variant that edits.
             allowed: bit mask [R, W], for a variant that edits.
         """
@@ -195,12 +194,15 @@ class Runner:
             allowed = self.all_allowed(len(slots)) if allowed is None else allowed
         else:
             bias = allowed = None
-        arrays = (step.logits, self._last_ids, seen, slots, rows, bias, allowed)
-        program = self._draw_program(arrays, variant)
+        arrays: tuple[Any, ...] = (
+            *(step.logits, self._last_ids, seen, slots, rows, bias, allowed),
+            *_drafts(step.shape, drafts or {}),
+        )
+        program = self._draw_program(step.shape, arrays, variant)
         packed, self._last_ids, seen = program(*arrays)
         if variant.penalizes:
             self._seen = seen
-        return Drawn(packed, variant)
+        return Drawn(packed, variant, step.shape.tokens_per_decode)
 
     def score(self, step: Pass, next_ids: Int32[np.ndarray, " T"], num_top: int) -> jax.Array:
         """Starts computing the log-probability of each prompt token's successor, as `unpack` reads it."""
@@ -297,15 +299,16 @@ class Runner:
         for shape in shapes:
             self._forward_program(shape)
         plain = (SamplerVariant(greedy=True), SamplerVariant())
-        for num_rows in sorted({shape.num_draws for shape in shapes}):
+        for shape in shapes:
             for variant in dict.fromkeys((*plain, *variants)):
-                self._warm_draw(num_rows, variant)
+                self._warm_draw(shape, variant)
         self._is_warm = True
 
-    def _warm_draw(self, num_rows: int, variant: SamplerVariant) -> None:
+    def _warm_draw(self, shape: StepShape, variant: SamplerVariant) -> None:
         if variant.penalizes:
             self._make_seen()
-        logits = jax.ShapeDtypeStruct((num_rows, self.sizes.vocab_size), jnp.float32)
+        num_rows = shape.decode_rows + shape.prefill_draws
+        logits = jax.ShapeDtypeStruct((shape.num_draws, self.sizes.vocab_size), jnp.float32)
         arrays = (
             logits,
             self._last_ids,
@@ -314,8 +317,9 @@ class Runner:
             SamplingRows.of([], [], [], num_rows),
             self.no_bias(num_rows) if variant.edits else None,
             self.all_allowed(num_rows) if variant.edits else None,
+            *_drafts(shape, {}),
         )
-        self._draw_program(arrays, variant)
+        self._draw_program(shape, arrays, variant)
 
     def _forward_program(self, shape: StepShape) -> Callable[..., Any]:
         width = self.sizes.table_width
@@ -324,13 +328,22 @@ class Runner:
         fn = forward_fn(self.model, shape, width)
         return self._compiled(("forward", shape), fn, args, donated=(1,))
 
-    def _draw_program(self, arrays: tuple[Any, ...], variant: SamplerVariant) -> Callable[..., Any]:
-        key = ("draw", arrays[0].shape, arrays[3].shape, variant)
+    def _draw_program(
+        self, shape: StepShape, arrays: tuple[Any, ...], variant: SamplerVariant
+    ) -> Callable[..., Any]:
         donated = (1, 2) if variant.penalizes else (1,)
+        if shape.tokens_per_decode > 1:
+            key = ("check", arrays[0].shape, shape.decode_rows, variant)
+            return self._compiled(key, check_fn(variant, shape), arrays, donated=donated)
+        key = ("draw", arrays[0].shape, arrays[3].shape, variant)
         return self._compiled(key, draw_fn(variant), arrays, donated=donated)
 
     def _compiled(
-        self, key: Hashable, fn: Callable[..., Any], args: tuple[Any, ...], donated: tuple[int, ...] = ()
+        self,
+        key: Hashable,
+        fn: Callable[..., Any],
+        args: tuple[Any, ...],
+        donated: tuple[int, ...] = (),
     ) -> Callable[..., Any]:
         """Returns the program of this key, compiled for arguments like `args` if it is not yet."""
         program = self._programs.get(key)
@@ -364,3 +377,16 @@ class Runner:
     def _scope(self) -> Iterator[None]:
         with sharding_scope(self._mesh, self._rules):
             yield
+
+
+def _drafts(shape: StepShape, drafts: dict[int, list[int]]) -> tuple[np.ndarray, ...]:
+    """Returns the drafts of each row and how many they are; nothing for steps that take none."""
+    if shape.tokens_per_decode == 1:
+        return ()
+    num_rows = shape.decode_rows + shape.prefill_draws
+    ids = np.zeros((num_rows, shape.tokens_per_decode - 1), np.int32)
+    counts = np.zeros(num_rows, np.int32)
+    for index, draft in drafts.items():
+        ids[index, : len(draft)] = draft
+        counts[index] = len(draft)
+    return ids, counts

@@ -26,14 +26,12 @@ WeightFormat = Literal["plain", "float32", "bfloat16", "int8", "int4"]
 """How weights of matrix products are kept: "plain" as arrays of the compute type, else as `trellax.kernels.matmul` has them."""
 
 
-def serving_config(
-    model_cfg: Any, *, cache: AttentionCache.Config | None, unrolls: bool = True
-) -> Any:
+def serving_config(model_cfg: Any, *, cache: AttentionCache.Config, unrolls: bool = True) -> Any:
     """Returns a copy of a model's config that is ready to serve.
 
     Args:
         model_cfg: of the model in training.
-        cache: what takes the place of contiguous caches; a layout that the model chose itself stays. None leaves all.
+        cache: what takes the place of contiguous caches; a layout that the model chose itself stays.
         unrolls: whether each layer gets weights and caches of its own. A scanned stack copies its caches once a step, but
             compiles one layer only.
     """
@@ -41,8 +39,7 @@ def serving_config(
     for _, node in nodes(cfg):
         if "remat" in node and node.remat is not None:
             node.set(remat=None)
-    if cache is not None:
-        _replaced(cfg, ContiguousCache, cache)
+    _replaced(cfg, ContiguousCache, cache)
     if unrolls:
         _replaced(cfg, RepeatedStack, UnrolledStack.default_config())
     return cfg

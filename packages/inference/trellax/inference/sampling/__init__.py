@@ -17,7 +17,7 @@
 """
 
 from trellax.inference.sampling.drafts import NgramIndex, ngram_drafts
-from trellax.inference.sampling.packing import packed_width, unpack, unpack_verified
+from trellax.inference.sampling.packing import pack, packed_width, unpack, unpack_verified
 from trellax.inference.sampling.rows import (
     NUM_ALTERNATIVES,
     SamplerVariant,
@@ -35,6 +35,7 @@ __all__ = [
     "SamplingRows",
     "Verified",
     "ngram_drafts",
+    "pack",
     "packed_width",
     "sample",
     "unpack",

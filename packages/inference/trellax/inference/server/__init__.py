@@ -1,7 +1,7 @@
 """An OpenAI-compatible server: completions, chats, streams, metrics, and a page to watch them."""
 
 from trellax.inference.server.app import create_app
-from trellax.inference.server.histogram import Histogram
+from trellax.inference.histogram import Histogram
 from trellax.inference.server.interface import (
     EmbeddingEngine,
     Engine,

@@ -17,7 +17,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from trellax.inference.server.histogram import (
+from trellax.inference.histogram import (
     FIRST_TOKEN_S,
     REQUEST_S,
     TOKEN_S,

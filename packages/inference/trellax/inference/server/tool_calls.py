@@ -20,7 +20,7 @@ from typing import Any
 from trellax.inference.requests import Constraint, RequestError
 from trellax.inference.server.bodies import NamedTool
 
-_CALL = re.compile(r'\s*\{\s*"name"\s*:\s*("(?:[^"\\]|\\.)*")\s*,\s*"arguments"\s*:\s*')
+_CALL = re.compile(r'\s*\{\s*"name"\s*:\s*("(?:[^"\\]|\\.)*")\s*,\s*"arguments"\s*:\s*(?=\S)')
 
 
 @dataclasses.dataclass(frozen=True)

@@ -29,6 +29,9 @@ REQUEST_S = (
 )
 """Bounds for the time of a whole request, in seconds."""
 
+QUEUE_S = REQUEST_S
+"""Bounds for the time that a request waits, or its prompt takes, in seconds."""
+
 TOKENS = (
     *(1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0, 2000.0, 5000.0, 10_000.0),
     *(20_000.0, 50_000.0, 100_000.0, 200_000.0, 500_000.0, 1_000_000.0),

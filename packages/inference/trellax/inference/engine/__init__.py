@@ -1,0 +1,19 @@
+"""The engine: requests come at any time and are computed together, a step after the other."""
+
+from trellax.inference.engine.build import build_core, serving_model
+from trellax.inference.engine.config import EngineConfig
+from trellax.inference.engine.core import EngineCore
+from trellax.inference.engine.engine import Engine, ModelCard, QueueFullError
+from trellax.inference.engine.speculation import NgramSpeculation, Speculation
+
+__all__ = [
+    "Engine",
+    "EngineConfig",
+    "EngineCore",
+    "ModelCard",
+    "NgramSpeculation",
+    "QueueFullError",
+    "Speculation",
+    "build_core",
+    "serving_model",
+]

@@ -1,0 +1,239 @@
+"""`Engine`: an `EngineCore` on a thread of its own, for any number of callers on event loops.
+
+    engine = Engine(core, tokenizer=tokenizer, model=ModelCard(id="smollm2", max_length=2048, vocab_size=49152))
+    async for output in engine.generate([request]): ...
+    engine.close()
+
+The thread owns the core; callers leave commands and get pieces of output, those of a step in one wake-up of their loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import contextlib
+import dataclasses
+import logging
+import threading
+import time
+from collections.abc import AsyncGenerator, Callable, Sequence
+from typing import Any, Literal
+
+from trellax.inference.constraints import ConstraintCompiler, Matcher
+from trellax.inference.engine.core import EngineCore
+from trellax.inference.engine.stats import EngineStats
+from trellax.inference.requests import Output, Request
+from trellax.inference.text import Tokenizer
+
+_FAULT = "The engine has failed; the request may be sent again once it is back."
+
+
+class QueueFullError(Exception):
+    """The engine holds as many waiting requests, or tokens of theirs, as it may.
+
+    Attributes:
+        kind: what there is too much of.
+        retry_after_s: when to try again.
+    """
+
+    def __init__(self, kind: Literal["requests", "tokens"], *, retry_after_s: float):
+        super().__init__(f"The queue is full: too many {kind} wait.")
+        self.kind = kind
+        self.retry_after_s = retry_after_s
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelCard:
+    """The model that is served.
+
+    Attributes:
+        id: the name that clients use.
+        max_length: the most tokens of a prompt and its completion together.
+        vocab_size: token ids are less than this.
+        created: seconds since 1970.
+    """
+
+    id: str
+    max_length: int
+    vocab_size: int
+    created: int = dataclasses.field(default_factory=lambda: int(time.time()))
+
+
+class _Caller:
+    """Where the pieces of some requests go: a queue on an event loop."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop):
+        self.loop = loop
+        self.outputs: asyncio.Queue[Output] = asyncio.Queue()
+
+    def deliver(self, outputs: list[Output]) -> None:
+        """Runs on the loop."""
+        for output in outputs:
+            self.outputs.put_nowait(output)
+
+
+class Engine:
+    """Runs requests. All public methods may be called from any thread."""
+
+    def __init__(
+        self,
+        core: EngineCore,
+        *,
+        tokenizer: Tokenizer,
+        model: ModelCard,
+        on_failure: Callable[[], None] | None = None,
+    ):
+        """
+        Args:
+            core: not to be used by anybody else from now on.
+            tokenizer: the model's.
+            model: what clients are told of it.
+            on_failure: called from the engine's thread when it has failed.
+        """
+        self._core, self.tokenizer, self.model = core, tokenizer, model
+        self._on_failure = on_failure
+        self._constraints = ConstraintCompiler(tokenizer, vocab_size=model.vocab_size)
+        self._commands: collections.deque[Callable[[], None]] = collections.deque()
+        self._wake = threading.Condition()
+        self._callers: dict[str, _Caller] = {}
+        self._is_closing = self._has_failed = False
+        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+        self._thread.start()
+
+    # ---- for callers ----------------------------------------------------------------------------
+
+    def check(self, request: Request) -> None:
+        """Raises `RequestError` if the request can never run."""
+        self._core.state.limits.check(request)
+        highest = max(request.prompt_ids)
+        assert highest < self.model.vocab_size, "Prompts are checked where they are made."
+        if request.params.constraint is not None:
+            self._constraints.compile(request.params.constraint)
+
+    async def generate(self, requests: Sequence[Request]) -> AsyncGenerator[Output, None]:
+        """Runs all of them; yields pieces of each until it has a finish reason.
+
+        Closing or cancelling the generator aborts what still runs, within a step.
+
+        Raises:
+            QueueFullError: before the first piece; then none of them runs.
+            RequestError: one of them can never run; then none does.
+        """
+        for request in requests:
+            self.check(request)
+        self._check_queue(requests)
+        matchers = [await self._matcher(request) for request in requests]
+        caller = _Caller(asyncio.get_running_loop())
+        running = {request.id for request in requests}
+        adds = list(zip(requests, matchers, strict=True))
+        self._command(lambda: self._add(caller, adds))
+        try:
+            while running:
+                output = await caller.outputs.get()
+                if output.finish_reason is not None:
+                    running.discard(output.request_id)
+                yield output
+        finally:
+            if running:
+                self._command(lambda: [self._core.abort(i) for i in running] and None)
+
+    async def _matcher(self, request: Request) -> Matcher | None:
+        constraint = request.params.constraint
+        if constraint is None:
+            return None
+        return await asyncio.to_thread(self._constraints.compile, constraint)
+
+    def _check_queue(self, requests: Sequence[Request]) -> None:
+        if self._has_failed or self._is_closing:
+            raise QueueFullError("requests", retry_after_s=5.0)
+        for request in requests:
+            error = self._core.state.admission(request)
+            if error is not None:
+                raise QueueFullError(error.kind, retry_after_s=self._retry_after())
+
+    def _retry_after(self) -> float:
+        """Returns about how long the queue takes to give a place free: what requests have waited of late."""
+        seen = self._core.stats.queue_time_s
+        return min(max(seen.sum / max(sum(seen.counts), 1), 1.0), 60.0)
+
+    def stats(self) -> EngineStats:
+        """Returns gauges of now, and counters since the start."""
+        state, stats = self._core.state, self._core.stats
+        return EngineStats(
+            num_running=len(state.running),
+            num_waiting=len(state.waiting),
+            page_usage=1 - state.pages.num_available / (state.limits.num_pages - 1),
+            prefix_cache_queries=state.num_prefix_queries,
+            prefix_cache_hits=state.num_prefix_hits,
+            num_preemptions=state.num_preemptions,
+            num_compiles=self._core.runner.num_compiles,
+            queue_time_s=stats.queue_time_s,
+            prefill_time_s=stats.prefill_time_s,
+            step_tokens=stats.step_tokens,
+        )
+
+    def is_healthy(self) -> bool:
+        """Returns False once nothing can run any more."""
+        return self._thread.is_alive() and not self._has_failed
+
+    def close(self) -> None:
+        """Ends the thread; what still runs is told that it is aborted."""
+        self._is_closing = True
+        self._command(lambda: None)
+        self._thread.join()
+
+    # ---- the thread -----------------------------------------------------------------------------
+
+    def _command(self, command: Callable[[], None]) -> None:
+        with self._wake:
+            self._commands.append(command)
+            self._wake.notify()
+
+    def _run(self) -> None:
+        try:
+            while not self._is_closing:
+                self._take_commands()
+                if self._core.has_work:
+                    self._deliver(self._core.step())
+            self._deliver(self._core.fail_all("The server is shutting down."))
+        except Exception:
+            self._has_failed = True
+            logging.getLogger(__name__).exception("The engine has failed.")
+            with contextlib.suppress(Exception):
+                self._take_commands()
+            self._deliver(self._core.fail_all(_FAULT))
+            if self._on_failure is not None:
+                self._on_failure()
+
+    def _take_commands(self) -> None:
+        """Does what was asked for; without work it waits until something is."""
+        with self._wake:
+            while not (self._commands or self._core.has_work or self._is_closing):
+                self._wake.wait()
+            commands, self._commands = self._commands, collections.deque()
+        for command in commands:
+            command()
+
+    def _add(self, caller: _Caller, adds: Sequence[tuple[Request, Matcher | None]]) -> None:
+        for request, matcher in adds:
+            try:
+                self._core.add(request, matcher)
+            except ValueError as error:
+                refused = Output(request.id, finish_reason="error", error=str(error))
+                self._tell(caller, [refused])
+            else:
+                self._callers[request.id] = caller
+
+    def _deliver(self, outputs: list[Output]) -> None:
+        by_caller: dict[int, tuple[_Caller, list[Output]]] = {}
+        for output in outputs:
+            ended = output.finish_reason is not None
+            take = self._callers.pop if ended else self._callers.__getitem__
+            caller: Any = take(output.request_id)
+            by_caller.setdefault(id(caller), (caller, []))[1].append(output)
+        for caller, theirs in by_caller.values():
+            self._tell(caller, theirs)
+
+    def _tell(self, caller: _Caller, outputs: list[Output]) -> None:
+        with contextlib.suppress(RuntimeError):  # The caller's loop is closed: nobody listens.
+            caller.loop.call_soon_threadsafe(caller.deliver, outputs)
