@@ -39,7 +39,9 @@ class Letters:
     special_tokens: dict[str, str] = {}
     chat_template = "{% for m in messages %}{{ m.content }}{% endfor %}"
 
-    def encode(self, text: str, *, add_special_tokens: bool = False, parse_special: bool = True) -> list[int]:
+    def encode(
+        self, text: str, *, add_special_tokens: bool = False, parse_special: bool = True
+    ) -> list[int]:
         return list(text.encode())
 
     def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
@@ -141,7 +143,10 @@ async def read_stream(port: int, chat: bool, num_tokens: int) -> int:
     body |= {"messages": [{"role": "user", "content": "hi"}]} if chat else {"prompt": "hi"}
     data = json.dumps(body).encode()
     path = b"/v1/chat/completions" if chat else b"/v1/completions"
-    writer.write(b"POST %b HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\nConnection: close\r\n\r\n" % (path, len(data)))
+    writer.write(
+        b"POST %b HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\nConnection: close\r\n\r\n"
+        % (path, len(data))
+    )
     writer.write(data)
     events = 0
     while piece := await reader.read(1 << 20):
@@ -171,7 +176,9 @@ def main() -> None:
             before, start = cpu_s(), time.perf_counter()
             events = asyncio.run(load(port, args.streams, args.tokens, args.chat))
             wall, cpu = time.perf_counter() - start, cpu_s() - before
-            print(f"{events} events, {events / wall:.0f}/s wall, {cpu / events * 1e6:.1f} us CPU per token")
+            print(
+                f"{events} events, {events / wall:.0f}/s wall, {cpu / events * 1e6:.1f} us CPU per token"
+            )
     finally:
         process.terminate()
         process.join()

@@ -9,8 +9,7 @@ import pytest
 
 from tests.disaggregation.clusters import cluster, run
 from tests.disaggregation.fakes import fused
-from trellax.inference.requests import Request, SamplingParams
-from trellax.inference.server import QueueFullError
+from trellax.inference.requests import QueueFullError, Request, SamplingParams
 
 everywhere = pytest.mark.parametrize("transport", ["channel", "sockets", "remote"])
 

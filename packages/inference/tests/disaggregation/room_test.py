@@ -1,5 +1,7 @@
 """Room is granted in the order of asking, never twice, and comes back whole."""
 
+import functools
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -14,7 +16,7 @@ def test_room_is_granted_in_order_and_never_twice(history):
     room, claims, granted = Room(CAPACITY), [], []
     for event in history:
         if isinstance(event, int):
-            claim = Claim(event, lambda i=len(claims): granted.append(i))
+            claim = Claim(event, functools.partial(granted.append, len(claims)))
             claims.append(claim)
             room.ask(claim)
         elif event[0] < len(claims):

@@ -18,6 +18,8 @@ from trellax.inference.disaggregation import (
     PageReceiver,
     PageSender,
     RefusedError,
+    flat_arrays,
+    nested_arrays,
 )
 from trellax.inference.disaggregation.handover import _DTYPES
 from trellax.inference.requests import Request
@@ -83,6 +85,16 @@ def test_arrays_of_every_dtype_and_shape_arrive_bit_by_bit(lasting, data, token_
     assert_same(delivery.handover, sent)
     delivery.accept()
     future.result(10)
+
+
+def test_a_tree_of_arrays_has_paths_as_names_and_comes_back():
+    tree = {
+        "decoder": {"stack": {"keys": np.arange(3), "values": np.arange(2)}},
+        "step": np.ones(1),
+    }
+    flat = flat_arrays(tree)
+    assert list(flat) == ["decoder/stack/keys", "decoder/stack/values", "step"]
+    assert nested_arrays(flat) == tree
 
 
 @both

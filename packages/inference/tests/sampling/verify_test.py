@@ -109,7 +109,7 @@ def test_certain_drafts_give_the_very_tokens_that_come_without() -> None:
 
 
 def test_a_certain_draft_is_accepted_as_often_as_the_model_says() -> None:
-    R = 8192
+    R = 4096
     logits_V = logits_of(5)
     probs_V = reference.distribution(logits_V, PARAMS[2])
     draft = int(np.argsort(-probs_V)[1])
@@ -124,7 +124,7 @@ def test_a_certain_draft_is_accepted_as_often_as_the_model_says() -> None:
 
 @pytest.mark.parametrize("params", PARAMS[1:], ids=range(1, len(PARAMS)))
 def test_drafts_of_a_model_leave_the_distribution_as_it_is(params: SamplingParams) -> None:
-    R = 16384
+    R = 4096
     logits_QV = logits_of(6, 2)
     # The draft model is like the model; it may draw what the model's top_p leaves out.
     draft_probs_V = probabilities(logits_QV[0] + np.random.default_rng(7).normal(size=V) * 0.7)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from typing import Any
 
@@ -47,7 +48,7 @@ def test_ids_are_those_of_the_library() -> None:
 def test_metadata_say_what_begins_and_ends_a_text() -> None:
     said = metadata_of(trained(), pre="smollm", eot_token_id=2, padding_token_id=1)
     tokenizer = gguf_tokenizer(said | {"tokenizer.chat_template": "template"})
-    assert (tokenizer.bos_id, tokenizer.eos_id, tokenizer.eos_ids) == (0, 1, {1, 2})
+    assert (tokenizer.bos_id, tokenizer.eos_id, tokenizer.eos_ids) == (0, 1, frozenset({1, 2}))
     assert tokenizer.special_tokens["pad_token"] == "</s>"
     assert tokenizer.chat_template == "template"
     assert tokenizer.is_special(2) and not tokenizer.is_special(400)
@@ -114,7 +115,9 @@ def best_pairs_first(text: str, metadata: Mapping[str, Any]) -> list[str]:
     parts = list("▁" + text.replace(" ", "▁")) if text else []
     while True:
         pairs = [
-            (scores[a + b], -i) for i, (a, b) in enumerate(zip(parts, parts[1:])) if a + b in scores
+            (scores[a + b], -i)
+            for i, (a, b) in enumerate(itertools.pairwise(parts))
+            if a + b in scores
         ]
         if not pairs:
             return parts

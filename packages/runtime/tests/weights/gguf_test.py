@@ -86,7 +86,7 @@ def test_each_parameter_has_the_values_of_its_tensors(
     pretrained = open_pretrained(written(tmp_path / "m.gguf", architecture, kind))
     params = pretrained.read(model_of(architecture))
     for tensor in weight_map(family, form="gguf").bind(params):
-        leaf = params
+        leaf: Any = params
         for key in tensor.path.split("."):
             leaf = leaf[key]
         with pretrained.source.tensor(tensor.name) as x:
@@ -102,7 +102,8 @@ def test_scaling_of_llama_3_is_known_by_its_tensor(tmp_path: Path) -> None:
     path = tmp_path / "m.gguf"
     gguf_file(path, gguf_metadata(architecture), tensors | {"rope_freqs.weight": raw(divisors)})
     pretrained = open_pretrained(path)
-    assert pretrained.architecture.rope_scaling.factor == 32.0
+    scaled: Any = pretrained.architecture.rope_scaling
+    assert scaled.factor == 32.0
     pretrained.read(model_of(pretrained.architecture))
     divisors[-1] = 7.0
     gguf_file(path, gguf_metadata(architecture), tensors | {"rope_freqs.weight": raw(divisors)})

@@ -80,7 +80,7 @@ def test_a_released_llama_3_2_config_is_read() -> None:
         "use_cache": True,
         "vocab_size": 128256,
     }
-    found = architecture_of_json(file)
+    found: Any = architecture_of_json(file)
     assert dataclasses.replace(found, rope_scaling=None) == Architecture(
         family="llama",
         num_layers=16,

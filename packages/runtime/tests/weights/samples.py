@@ -27,9 +27,8 @@ MAX_LENGTH = 128
 
 def tiny(family: Family, **changes: Any) -> Architecture:
     """Returns a small architecture, untied, whose dims all differ."""
-    experts = (
-        {"num_experts": 4, "experts_per_token": 2} if family in ("mixtral", "qwen3_moe") else {}
-    )
+    has_experts = family in ("mixtral", "qwen3_moe")
+    experts: dict[str, Any] = {"num_experts": 4, "experts_per_token": 2} if has_experts else {}
     architecture = Architecture(
         family=family,
         num_layers=3,
@@ -84,7 +83,7 @@ def hf_folder(
     if num_files == 1:
         save_file(dict(tensors), folder / "model.safetensors", metadata={"format": "pt"})
         return folder
-    where = {}
+    where: dict[str, str] = {}
     for i in range(num_files):
         name = f"model-{i + 1:05}-of-{num_files:05}.safetensors"
         part = {n: tensors[n] for n in list(tensors)[i::num_files]}

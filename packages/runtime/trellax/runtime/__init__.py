@@ -9,6 +9,7 @@ from trellax.runtime.checkpoint import (
     CheckpointNotFoundError,
     load_checkpoint,
 )
+from trellax.runtime.compilation_cache import use_compilation_cache
 from trellax.runtime.evaluator import Evaluator
 from trellax.runtime.files import write_atomically
 from trellax.runtime.input import Input
@@ -62,5 +63,6 @@ __all__ = [
     "Trainer",
     "WarmupStableDecaySchedule",
     "load_checkpoint",
+    "use_compilation_cache",
     "write_atomically",
 ]

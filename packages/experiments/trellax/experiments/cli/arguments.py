@@ -23,7 +23,10 @@ class UsageError(Exception):
 VERBS = {
     "train": "train it; in a folder that holds a run, go on with that run",
     "eval": "evaluate a run's checkpoint on the held-out text",
-    "generate": "continue a prompt with a run's checkpoint",
+    "generate": "continue a prompt with a run's checkpoint, or with published weights",
+    "chat": "talk to a model on the command line",
+    "serve": "serve a model to OpenAI clients, with a page to chat with it",
+    "batch": "answer the requests of a JSONL file, and go on where it was stopped",
     "show": "print the config tree (--as=text, final, python, json, specs or shardings)",
     "diff": "print how two experiments, or an experiment and its overrides, differ",
     "html": "write the config tree, or two side by side, as a page",
@@ -32,10 +35,12 @@ VERBS = {
     "list": "name the experiments",
 }
 
+_SERVING = ("generate", "chat", "serve", "batch")
+
 _FLAG_VERBS = {
-    "dir": ("train", "eval", "generate"),
+    "dir": ("train", "eval", *_SERVING),
     "steps": ("train",),
-    "seed": ("train", "generate"),
+    "seed": ("train", "generate", "chat"),
     "text": ("train", "eval"),
     "hardware": ("show", "diff", "html", "plan", "tune"),
     "json": ("plan", "tune"),
@@ -44,14 +49,20 @@ _FLAG_VERBS = {
     "executable": ("train",),
     "remat": ("plan",),
     "candidates": ("tune",),
-    "step": ("eval", "generate"),
+    "step": ("eval", *_SERVING),
+    "weights": _SERVING,
+    "model_name": _SERVING,
     "prompt": ("generate",),
-    "tokens": ("generate",),
-    "temperature": ("generate",),
-    "top_k": ("generate",),
+    "tokens": ("generate", "chat"),
+    "temperature": ("generate", "chat"),
+    "top_k": ("generate", "chat"),
+    "host": ("serve",),
+    "port": ("serve",),
+    "api_key": ("serve",),
+    "input": ("batch",),
     "as": ("show",),
     "explain": ("show",),
-    "output": ("html", "tune"),
+    "output": ("html", "tune", "batch"),
 }
 _ALWAYS = ("experiment", "help")
 
@@ -126,6 +137,12 @@ _PLACEHOLDERS = {
     "remat": "",
     "candidates": "N",
     "step": "N",
+    "weights": "PATH",
+    "model_name": "NAME",
+    "host": "ADDRESS",
+    "port": "N",
+    "api_key": "KEY",
+    "input": "FILE",
     "prompt": "TEXT",
     "tokens": "N",
     "temperature": "T",
@@ -173,6 +190,23 @@ def _define_flags() -> flags.FlagValues:
     flags.DEFINE_integer(
         "step", None, "which checkpoint [the newest]", lower_bound=0, flag_values=values
     )
+    flags.DEFINE_string(
+        "weights", None, "a Hugging Face folder or a GGUF file to serve", flag_values=values
+    )
+    flags.DEFINE_string(
+        "model_name", None, "what clients call the model [NAME]", flag_values=values
+    )
+    flags.DEFINE_string("host", "127.0.0.1", "address to listen at [127.0.0.1]", flag_values=values)
+    flags.DEFINE_integer(
+        "port", 8000, "port to listen at; 0 for any [8000]", lower_bound=0, flag_values=values
+    )
+    flags.DEFINE_multi_string(
+        "api_key",
+        None,
+        "a key that clients may come with; without any none is asked for",
+        flag_values=values,
+    )
+    flags.DEFINE_string("input", None, "requests, one JSON object a line", flag_values=values)
     flags.DEFINE_string("prompt", None, "text to continue", flag_values=values)
     flags.DEFINE_integer(
         "tokens", 120, "how many tokens to generate", lower_bound=1, flag_values=values
@@ -193,7 +227,12 @@ def _define_flags() -> flags.FlagValues:
     flags.DEFINE_string(
         "explain", None, "print where the value at this path was set", flag_values=values
     )
-    flags.DEFINE_string("output", None, "file to write [of html: NAME.html]", flag_values=values)
+    flags.DEFINE_string(
+        "output",
+        None,
+        "file to write [of html: NAME.html; of batch: INPUT.results.jsonl]",
+        flag_values=values,
+    )
     return values
 
 

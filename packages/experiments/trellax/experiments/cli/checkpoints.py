@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from trellax.config import apply_overrides, finalize
@@ -13,8 +14,14 @@ from trellax.runtime import CheckpointNotFoundError
 from trellax.runtime.input import use_text
 
 
-def open_run(arguments: Arguments) -> tuple[Any, int, Any]:
+def open_run(
+    arguments: Arguments, *, overrides: Sequence[str] | None = None
+) -> tuple[Any, int, Any]:
     """Returns (trainer, step, parameters to evaluate) of a run's checkpoint, on the devices here.
+
+    Args:
+        arguments: of the command line.
+        overrides: of the run's config; None for all that were typed.
 
     Raises:
         RunFolderError: if the folder holds no run.
@@ -26,7 +33,7 @@ def open_run(arguments: Arguments) -> tuple[Any, int, Any]:
     cfg.set(mesh_shape=MeshShape(fsdp=-1))  # These need not be the devices that it was trained on.
     if arguments.flags.text:
         use_text(cfg, arguments.flags.text)
-    apply_overrides(cfg, arguments.overrides)
+    apply_overrides(cfg, arguments.overrides if overrides is None else overrides)
     trainer = finalize(cfg).instantiate(directory=str(folder.path))
     restored = trainer.restore(arguments.flags.step)
     if restored is None:

@@ -15,7 +15,7 @@ from trellax.experiments.cli.arguments import UsageError, parse, usage
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
-_RUNS_ON_DEVICES = ("train", "eval", "generate")
+_RUNS_ON_DEVICES = ("train", "eval", "generate", "chat", "serve", "batch")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -70,7 +70,10 @@ def _is_users_mistake(error: Exception) -> bool:
         CheckpointNotFoundError,
         ExecutableMismatchError,
     )
+    from trellax.inference.requests import RequestError
     from trellax.runtime.input import InputError
+    from trellax.runtime.pretrained_tokenizer import TokenizerError
+    from trellax.runtime.weights import WeightsError
 
     kinds = (
         UnknownExperimentError,
@@ -80,5 +83,8 @@ def _is_users_mistake(error: Exception) -> bool:
         CheckpointMismatchError,
         ExecutableMismatchError,
         PlanningUnavailableError,
+        RequestError,
+        TokenizerError,
+        WeightsError,
     )
     return isinstance(error, kinds)

@@ -14,7 +14,7 @@ from trellax.inference.disaggregation.errors import (
     TransportError,
     WorkerError,
 )
-from trellax.inference.disaggregation.handover import HandOver
+from trellax.inference.disaggregation.handover import HandOver, flat_arrays, nested_arrays
 from trellax.inference.disaggregation.local_decode import LocalDecodeWorker
 from trellax.inference.disaggregation.local_prefill import LocalPrefillWorker
 from trellax.inference.disaggregation.manifests import (
@@ -69,9 +69,11 @@ __all__ = [
     "WorkerError",
     "WorkerServer",
     "disaggregated_manifests",
+    "flat_arrays",
     "follow",
     "from_json",
     "fused_manifests",
+    "nested_arrays",
     "to_json",
     "to_text",
 ]

@@ -24,14 +24,11 @@ from trellax.inference.disaggregation.pool import WorkerPool
 from trellax.inference.disaggregation.run import Run
 from trellax.inference.disaggregation.streams import ended_task, merged, next_before
 from trellax.inference.disaggregation.workers import DecodeWorker, PrefillWorker
-from trellax.inference.requests import Output, Request
-from trellax.inference.server import Histogram, ModelCard, QueueFullError
+from trellax.inference.histogram import QUEUE_S, Histogram
+from trellax.inference.requests import Output, QueueFullError, Request
+from trellax.inference.server import ModelCard
 from trellax.inference.text import Tokenizer
 
-_SECONDS = (
-    *(0.001, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 60.0, 120.0, 300.0),
-    *(600.0, 1800.0),
-)
 _UNAVAILABLE = "The request could not be finished; try again later."
 
 
@@ -103,7 +100,7 @@ class DisaggregatedEngine:
         self._is_closed = False
         self._num_active = self._num_retries = 0
         self._num_prompt_tokens = self._num_cached_tokens = 0
-        self._queue_time_s, self._prefill_time_s = Histogram(_SECONDS), Histogram(_SECONDS)
+        self._queue_time_s, self._prefill_time_s = Histogram(QUEUE_S), Histogram(QUEUE_S)
 
     def check(self, request: Request) -> None:
         """Raises a `RequestError` if the request can never run."""

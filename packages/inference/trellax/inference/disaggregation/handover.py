@@ -56,6 +56,29 @@ class HandOver:
         return num_array_bytes + _bookkeeping_bytes(self.request, self.token_ids)
 
 
+def flat_arrays(tree: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Returns the arrays of nested dicts by their path, "decoder/stack/attention/cache/keys"."""
+    flat = {}
+    for name, value in tree.items():
+        if isinstance(value, Mapping):
+            flat.update({f"{name}/{path}": array for path, array in flat_arrays(value).items()})
+        else:
+            flat[name] = value
+    return flat
+
+
+def nested_arrays(flat: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """Returns the nested dicts that `flat_arrays` was given, but for empty ones."""
+    tree: dict[str, Any] = {}
+    for path, array in flat.items():
+        *parents, name = path.split("/")
+        node = tree
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[name] = array
+    return tree
+
+
 def describe(handover: HandOver) -> dict[str, Any]:
     """Returns what precedes the arrays' bytes, as a JSON value.
 

@@ -3,7 +3,7 @@
 from trellax.inference.engine.build import build_core, serving_model
 from trellax.inference.engine.config import EngineConfig
 from trellax.inference.engine.core import EngineCore
-from trellax.inference.engine.engine import Engine, ModelCard, QueueFullError
+from trellax.inference.engine.engine import Engine, ModelCard
 from trellax.inference.engine.speculation import NgramSpeculation, Speculation
 
 __all__ = [
@@ -12,7 +12,6 @@ __all__ = [
     "EngineCore",
     "ModelCard",
     "NgramSpeculation",
-    "QueueFullError",
     "Speculation",
     "build_core",
     "serving_model",

@@ -17,29 +17,15 @@ import logging
 import threading
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
-from typing import Any, Literal
+from typing import Any
 
 from trellax.inference.constraints import ConstraintCompiler, Matcher
 from trellax.inference.engine.core import EngineCore
 from trellax.inference.engine.stats import EngineStats
-from trellax.inference.requests import Output, Request
+from trellax.inference.requests import Output, QueueFullError, Request
 from trellax.inference.text import Tokenizer
 
 _FAULT = "The engine has failed; the request may be sent again once it is back."
-
-
-class QueueFullError(Exception):
-    """The engine holds as many waiting requests, or tokens of theirs, as it may.
-
-    Attributes:
-        kind: what there is too much of.
-        retry_after_s: when to try again.
-    """
-
-    def __init__(self, kind: Literal["requests", "tokens"], *, retry_after_s: float):
-        super().__init__(f"The queue is full: too many {kind} wait.")
-        self.kind = kind
-        self.retry_after_s = retry_after_s
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,6 +83,7 @@ class Engine:
         self._wake = threading.Condition()
         self._callers: dict[str, _Caller] = {}
         self._is_closing = self._has_failed = False
+        self._num_pending = 0
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self._thread.start()
 
@@ -126,6 +113,7 @@ class Engine:
         caller = _Caller(asyncio.get_running_loop())
         running = {request.id for request in requests}
         adds = list(zip(requests, matchers, strict=True))
+        self._num_pending += len(adds)
         self._command(lambda: self._add(caller, adds))
         try:
             while running:
@@ -146,10 +134,17 @@ class Engine:
     def _check_queue(self, requests: Sequence[Request]) -> None:
         if self._has_failed or self._is_closing:
             raise QueueFullError("requests", retry_after_s=5.0)
-        for request in requests:
+        pending = self._num_pending
+        limits = self._core.state.limits
+        for number, request in enumerate(requests, start=1):
             error = self._core.state.admission(request)
             if error is not None:
                 raise QueueFullError(error.kind, retry_after_s=self._retry_after())
+            # What the thread has not queued yet counts, too.
+            most, queued = limits.max_queued_requests, self._core.state.queued().requests
+            places = len(self._core.state.free_slots)
+            if most is not None and queued + pending + number > most + places:
+                raise QueueFullError("requests", retry_after_s=self._retry_after())
 
     def _retry_after(self) -> float:
         """Returns about how long the queue takes to give a place free: what requests have waited of late."""
@@ -215,6 +210,7 @@ class Engine:
             command()
 
     def _add(self, caller: _Caller, adds: Sequence[tuple[Request, Matcher | None]]) -> None:
+        self._num_pending -= len(adds)
         for request, matcher in adds:
             try:
                 self._core.add(request, matcher)

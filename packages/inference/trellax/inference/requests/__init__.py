@@ -1,5 +1,6 @@
 """What clients ask for and what they get: plain values that every part of serving shares."""
 
+from trellax.inference.requests.errors import QueueFullError
 from trellax.inference.requests.output import FinishReason, Output, TokenLogprobs
 from trellax.inference.requests.request import Constraint, Request, RequestError, SamplingParams
 
@@ -7,6 +8,7 @@ __all__ = [
     "Constraint",
     "FinishReason",
     "Output",
+    "QueueFullError",
     "Request",
     "RequestError",
     "SamplingParams",

@@ -115,9 +115,7 @@ class SamplingParams:
         _check(all(self.stop), "stop", self.stop, "texts that are not empty")
         for name in ("logprobs", "prompt_logprobs"):
             value = getattr(self, name)
-            _check(
-                value is None or 0 <= value <= MAX_LOGPROBS, name, value, f"0 to {MAX_LOGPROBS}"
-            )
+            _check(value is None or 0 <= value <= MAX_LOGPROBS, name, value, f"0 to {MAX_LOGPROBS}")
 
 
 @dataclasses.dataclass(frozen=True)

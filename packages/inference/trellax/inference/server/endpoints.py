@@ -151,7 +151,7 @@ async def stats(service: Service, http: Request) -> Response:
 async def page(service: Service, http: Request) -> Response:
     """Answers `GET /`: the page to chat with the model."""
     source = importlib.resources.files(__package__).joinpath("page.html")
-    policy = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'"
+    policy = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; img-src data:"
     headers = {"content-security-policy": policy, "x-content-type-options": "nosniff"}
     return HTMLResponse(source.read_text("utf-8"), headers=headers)
 

@@ -35,7 +35,7 @@ _SECRETS = re.compile(
     r"|File \"[^\"]*\", line \d+"
     r"|\b(?:at )?0x[0-9a-fA-F]{4,}"  # Addresses of objects, …
     r"|\b\d{1,3}(?:\.\d{1,3}){3}(?::\d+)?\b"  # … and of machines.
-    r"|(?<![\w/.:])(?:~|[A-Za-z]:)?(?:[/\\][\w.+\-@]+){2,}[/\\]?",  # Paths of two parts or more.
+    r"|(?<![\w/.:])(?:~|[A-Za-z]:)?(?:[/\\][\w.+\-@]+){2,}[/\\]?(?::\d+)*",  # Paths of two parts or more.
     re.DOTALL,
 )
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 import reprlib
 from typing import Any, Protocol, TypeVar
 
@@ -165,7 +166,13 @@ class Mapping:
         most = _bound(self.at_most, limits)
         if most is not None and len(value) > most:
             raise RequestError(f"{where} has {len(value)} entries; at most {most}.", param=where)
-        kind = self.values
+        pattern, kind = self.key_pattern, self.values
+        if pattern is not None:
+            bad = next((key for key in value if not re.fullmatch(pattern, key)), None)
+            if bad is not None:
+                raise RequestError(
+                    f"{where} has the key {shown(bad)}; keys must match {pattern}.", param=where
+                )
         if kind is None:
             return value
         return {key: kind.read(item, f"{where}.{key}", limits) for key, item in value.items()}

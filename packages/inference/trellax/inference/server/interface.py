@@ -3,30 +3,16 @@
     class MyEngine: ...          # has what `Engine` has
     run_server(MyEngine(), host="127.0.0.1", port=8000, settings=ServerSettings())
 
-These are protocols: an engine does not import them, except for `QueueFullError`, which it raises.
+These are protocols: an engine does not import them.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
-from trellax.inference.requests import Output, Request
+from trellax.inference.requests import Output, QueueFullError, Request
 from trellax.inference.text import Tokenizer
-
-
-class QueueFullError(Exception):
-    """The engine holds as many waiting requests, or tokens of theirs, as it may.
-
-    Attributes:
-        kind: what there is too much of.
-        retry_after_s: when to try again.
-    """
-
-    def __init__(self, kind: Literal["requests", "tokens"], *, retry_after_s: float):
-        super().__init__(f"The queue is full: too many {kind} wait.")
-        self.kind = kind
-        self.retry_after_s = retry_after_s
 
 
 class ModelCard(Protocol):

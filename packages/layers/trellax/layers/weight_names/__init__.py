@@ -5,7 +5,6 @@ for tensor in weight_map("llama").bind(model.all_parameter_specs()):
 """
 
 from trellax.layers.weight_names.families import FAMILIES, Family, Form, weight_map
-from trellax.layers.weight_names.pattern import BoundPattern, ShapePattern
 from trellax.layers.weight_names.maps import (
     BoundTensor,
     Entry,
@@ -14,6 +13,7 @@ from trellax.layers.weight_names.maps import (
     parameter_shapes,
     parameter_tree,
 )
+from trellax.layers.weight_names.pattern import BoundPattern, ShapePattern
 
 __all__ = [
     "FAMILIES",

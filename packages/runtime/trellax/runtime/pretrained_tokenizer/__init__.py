@@ -8,8 +8,8 @@ tokenizer.encode("<|im_start|>user"), tokenizer.token_bytes(198), tokenizer.chat
 
 from trellax.runtime.pretrained_tokenizer.from_gguf import gguf_tokenizer
 from trellax.runtime.pretrained_tokenizer.from_run import as_pretrained
-from trellax.runtime.pretrained_tokenizer.hugging_face import read_tokenizer
-from trellax.runtime.pretrained_tokenizer.tokenizer import PretrainedTokenizer, TokenizerError
+from trellax.runtime.pretrained_tokenizer.parts import TokenizerError
+from trellax.runtime.pretrained_tokenizer.tokenizer import PretrainedTokenizer, read_tokenizer
 
 __all__ = [
     "PretrainedTokenizer",

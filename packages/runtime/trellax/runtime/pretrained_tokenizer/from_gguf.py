@@ -10,12 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from trellax.runtime.pretrained_tokenizer.parts import TokenizerError, TokenizerParts
 from trellax.runtime.pretrained_tokenizer.token_bytes import METASPACE
-from trellax.runtime.pretrained_tokenizer.tokenizer import (
-    PretrainedTokenizer,
-    TokenizerError,
-    TokenizerParts,
-)
+from trellax.runtime.pretrained_tokenizer.tokenizer import PretrainedTokenizer
 
 _UNKNOWN, _CONTROL, _USER_DEFINED = 2, 3, 4
 _SPECIAL_KEYS = {

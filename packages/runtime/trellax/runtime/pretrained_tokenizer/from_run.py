@@ -10,13 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from trellax.runtime.input import BpeTokenizer, ByteTokenizer, FileTokenizer, Tokenizer
-from trellax.runtime.pretrained_tokenizer.hugging_face import library_from_file
+from trellax.runtime.pretrained_tokenizer.folder import library_from_file
+from trellax.runtime.pretrained_tokenizer.parts import TokenizerError, TokenizerParts
 from trellax.runtime.pretrained_tokenizer.token_bytes import byte_alphabet
-from trellax.runtime.pretrained_tokenizer.tokenizer import (
-    PretrainedTokenizer,
-    TokenizerError,
-    TokenizerParts,
-)
+from trellax.runtime.pretrained_tokenizer.tokenizer import PretrainedTokenizer
 
 
 def as_pretrained(tokenizer: Tokenizer) -> PretrainedTokenizer:

@@ -9,44 +9,19 @@ Shapes: T tokens of one text. Ids are int32.
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import hashlib
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from trellax.config import REQUIRED, Required
 from trellax.runtime.input import Tokenizer
+from trellax.runtime.pretrained_tokenizer.folder import folder_parts
+from trellax.runtime.pretrained_tokenizer.parts import TokenizerError, TokenizerParts
 from trellax.runtime.pretrained_tokenizer.token_bytes import bytes_of_tokens
-
-
-class TokenizerError(ValueError):
-    """A tokenizer is damaged, or needs something that is not implemented here."""
-
-
-@dataclasses.dataclass(frozen=True)
-class TokenizerParts:
-    """What a tokenizer is made of.
-
-    Attributes:
-        library: a `tokenizers.Tokenizer`.
-        source: where it is from, for messages.
-        special_tokens: {"bos_token": "<s>", …}: what templates call them, to how they are spelt.
-        eos_ids: ids that end a text besides "eos_token".
-        chat_template: Jinja template, or None.
-        adds_bos: whether texts begin with "bos_token" when special tokens are added; None for what `library` does.
-        adds_eos: the same for "eos_token" at the end.
-    """
-
-    library: Any
-    source: str
-    special_tokens: Mapping[str, str]
-    eos_ids: frozenset[int] = frozenset()
-    chat_template: str | None = None
-    adds_bos: bool | None = None
-    adds_eos: bool | None = None
 
 
 class PretrainedTokenizer(Tokenizer):
@@ -81,10 +56,7 @@ class PretrainedTokenizer(Tokenizer):
             parts: takes the place of what is there.
         """
         super().__init__(cfg)
-        if parts is None:
-            from trellax.runtime.pretrained_tokenizer.hugging_face import folder_parts
-
-            parts = folder_parts(cfg.source)
+        parts = folder_parts(cfg.source) if parts is None else parts
         self._parts = parts
         self._library = parts.library
         self.chat_template = parts.chat_template
@@ -132,10 +104,10 @@ class PretrainedTokenizer(Tokenizer):
     ) -> list[np.ndarray]:
         """Returns the ids of each text; see `encode`."""
         library = self._library if parse_special else self._literal_library
-        explicit = self._parts.adds_bos is not None or self._parts.adds_eos is not None
+        explicit = add_special_tokens and self._parts.adds_bos is not None
         by_library = add_special_tokens and not explicit
         encodings = library.encode_batch_fast(list(texts), add_special_tokens=by_library)
-        before, after = self._around if add_special_tokens and explicit else ([], [])
+        before, after = self._around if explicit else ([], [])
         return [np.array([*before, *encoding.ids, *after], np.int32) for encoding in encodings]
 
     def decode(self, ids: Sequence[int] | np.ndarray, *, skip_special_tokens: bool = True) -> str:
@@ -162,9 +134,10 @@ class PretrainedTokenizer(Tokenizer):
         return self._json
 
     def added_around(self) -> dict[str, bool]:
-        """Returns "add_bos_token" and "add_eos_token", as far as `to_json` does not say it."""
-        flags = {"add_bos_token": self._parts.adds_bos, "add_eos_token": self._parts.adds_eos}
-        return {name: flag for name, flag in flags.items() if flag is not None}
+        """Returns "add_bos_token" and "add_eos_token", where `to_json` does not say it."""
+        if self._parts.adds_bos is None:
+            return {}
+        return {"add_bos_token": self._parts.adds_bos, "add_eos_token": self._parts.adds_eos}
 
     def fingerprint(self) -> str:
         return hashlib.sha256(self._json.encode()).hexdigest()
@@ -197,3 +170,12 @@ class PretrainedTokenizer(Tokenizer):
         if found is None:
             raise TokenizerError(f"{self._parts.source}: {name} is {token!r}, which is no token.")
         return int(found)
+
+
+def read_tokenizer(folder: str | os.PathLike[str]) -> PretrainedTokenizer:
+    """Returns the tokenizer of a Hugging Face folder.
+
+    Raises:
+        TokenizerError: if there is none that can be read.
+    """
+    return PretrainedTokenizer.of(folder_parts(folder))

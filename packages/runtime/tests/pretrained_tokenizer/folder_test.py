@@ -135,7 +135,7 @@ def test_end_tokens_are_those_of_generation_and_of_the_tokenizer(tmp_path: Path)
     assert opened(tmp_path).eos_ids == {1, 7}
     write_json(tmp_path / "generation_config.json", {"eos_token_id": [2, 5]})
     tokenizer = opened(tmp_path)
-    assert (tokenizer.eos_id, tokenizer.eos_ids) == (1, {1, 2, 5})
+    assert (tokenizer.eos_id, tokenizer.eos_ids) == (1, frozenset({1, 2, 5}))
 
 
 def test_a_template_is_found_wherever_it_stands(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """Tokenizers of Hugging Face folders: `tokenizer.json`, and what lies beside it.
 
-tokenizer = read_tokenizer("SmolLM2-135M-Instruct")
+parts = folder_parts("SmolLM2-135M-Instruct")
 """
 
 from __future__ import annotations
@@ -11,11 +11,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from trellax.runtime.pretrained_tokenizer.tokenizer import (
-    PretrainedTokenizer,
-    TokenizerError,
-    TokenizerParts,
-)
+from trellax.runtime.pretrained_tokenizer.parts import TokenizerError, TokenizerParts
 
 SPECIAL_NAMES = (
     "bos_token",
@@ -26,15 +22,6 @@ SPECIAL_NAMES = (
     "cls_token",
     "mask_token",
 )
-
-
-def read_tokenizer(folder: str | os.PathLike[str]) -> PretrainedTokenizer:
-    """Returns the tokenizer of a folder.
-
-    Raises:
-        TokenizerError: if there is none that can be read.
-    """
-    return PretrainedTokenizer.of(folder_parts(folder))
 
 
 def folder_parts(folder: str | os.PathLike[str]) -> TokenizerParts:
@@ -50,7 +37,7 @@ def folder_parts(folder: str | os.PathLike[str]) -> TokenizerParts:
         eos_ids=_eos_ids(folder),
         chat_template=_chat_template(folder, config),
         adds_bos=config.get("add_bos_token"),
-        adds_eos=config.get("add_eos_token"),
+        adds_eos=bool(config.get("add_eos_token")),
     )
 
 

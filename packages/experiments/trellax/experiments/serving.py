@@ -1,0 +1,137 @@
+"""What the command line serves: a model with its weights and tokenizer, from published files or from a run.
+
+served = served_weights("smollm2_135m", "SmolLM2-135M-Instruct")      # a Hugging Face folder or GGUF file
+served = served_run(trainer, params, name="llama2_7b_tpu")            # a run's checkpoint
+core = build_core(engine_cfg, served.model_cfg, served.params_fn, tokenizer=served.tokenizer, eos_ids=served.eos_ids)
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from trellax.config import Config, apply_overrides, finalize
+from trellax.experiments.registry import get_experiment
+from trellax.inference.engine import Engine, EngineConfig, EngineCore, ModelCard, build_core
+from trellax.parallel import Hardware
+from trellax.runtime import use_compilation_cache
+from trellax.runtime.pretrained_tokenizer import PretrainedTokenizer, as_pretrained
+from trellax.runtime.weights import check_same_architecture, open_pretrained
+
+ENGINE = "engine."
+"""Overrides that begin so are of the engine, not of the experiment."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Served:
+    """A model that can be served.
+
+    Attributes:
+        name: what clients call it.
+        model_cfg: its config in training.
+        params_fn: makes its parameters, as `build_core` takes it.
+        tokenizer: the model's.
+        eos_ids: tokens that end a text.
+        max_length: tokens that it was made for; None if nothing says.
+    """
+
+    name: str
+    model_cfg: Any
+    params_fn: Callable[[Any, Any], Any]
+    tokenizer: PretrainedTokenizer
+    eos_ids: frozenset[int]
+    max_length: int | None
+
+    @property
+    def vocab_size(self) -> int:
+        """V of the model, which may be more than the tokenizer's."""
+        return self.model_cfg.decoder.vocab_size
+
+
+def served_weights(
+    experiment: str, weights: str, *, name: str | None = None, dtype: str | None = None
+) -> Served:
+    """Returns an experiment's model with published weights.
+
+    Args:
+        experiment: whose model it is.
+        weights: a Hugging Face folder or a GGUF file.
+        name: what clients call it; None for the experiment's name.
+        dtype: that weights are read in; None for the files' own.
+
+    Raises:
+        WeightsMismatchError: the weights are of another model; all differences are listed.
+    """
+    model_cfg = get_experiment(experiment).model
+    pretrained = open_pretrained(weights)
+    check_same_architecture(model_cfg, pretrained)
+    tokenizer = pretrained.tokenizer()
+    return Served(
+        name=name or experiment,
+        model_cfg=model_cfg,
+        params_fn=lambda model, shardings: pretrained.read(model, dtype=dtype, shardings=shardings),
+        tokenizer=tokenizer,
+        eos_ids=frozenset(tokenizer.eos_ids) | frozenset(pretrained.generation.eos_ids),
+        max_length=pretrained.max_length,
+    )
+
+
+def served_run(trainer: Any, params: Any, *, name: str) -> Served:
+    """Returns the model of a run's checkpoint.
+
+    Args:
+        trainer: of the run.
+        params: to serve.
+        name: what clients call it.
+    """
+    tokenizer = as_pretrained(trainer.input.tokenizer)
+    return Served(
+        name=name,
+        model_cfg=trainer.cfg.model,
+        params_fn=lambda model, shardings: params,
+        tokenizer=tokenizer,
+        eos_ids=frozenset(tokenizer.eos_ids),
+        max_length=trainer.cfg.input.sequence_length,
+    )
+
+
+def split_overrides(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Returns the overrides of the engine, and the others."""
+    engine = [o.removeprefix(ENGINE) for o in overrides if o.startswith(ENGINE)]
+    return engine, [o for o in overrides if not o.startswith(ENGINE)]
+
+
+def engine_config(hardware: Hardware, served: Served, overrides: Sequence[str]) -> Any:
+    """Returns the engine's config for this machine, with the user's changes.
+
+    Raises:
+        ConfigError: an override names no field, or a value is wrong.
+    """
+    cfg: Config = EngineConfig.default_config()
+    if hardware.platform == "cpu":
+        cfg.set(dtype="float32", weights="float32", max_sequences=32)
+    else:
+        cfg.set(dtype="bfloat16", max_sequences=128, max_tokens_per_step=2048, tile_length=128)
+    if served.max_length is not None:
+        cfg.set(max_length=min(served.max_length, 4096))
+    apply_overrides(cfg, list(overrides))
+    return finalize(cfg)
+
+
+def start_core(cfg: Any, served: Served) -> EngineCore:
+    """Returns an engine's core with its programs compiled, or found where an earlier start has left them."""
+    use_compilation_cache()
+    return build_core(
+        cfg,
+        served.model_cfg,
+        served.params_fn,
+        tokenizer=served.tokenizer,
+        eos_ids=served.eos_ids,
+    )
+
+
+def start_engine(cfg: Any, served: Served) -> Engine:
+    """Returns a running engine."""
+    card = ModelCard(id=served.name, max_length=cfg.max_length, vocab_size=served.vocab_size)
+    return Engine(start_core(cfg, served), tokenizer=served.tokenizer, model=card)
