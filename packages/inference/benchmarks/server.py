@@ -24,8 +24,9 @@ import time
 from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
+from trellax.inference.histogram import Histogram
 from trellax.inference.requests import Output, Request
-from trellax.inference.server import Histogram, run_server
+from trellax.inference.server import run_server
 
 RESULTS = pathlib.Path(__file__).parent / "results"
 

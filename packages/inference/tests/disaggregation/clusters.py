@@ -102,10 +102,8 @@ async def cluster(
                     stack.push_async_callback(server.close)
                 servers += started
                 workers[:] = [remote(s.address, fingerprint=FINGERPRINT) for s in started]
-        options = {"rest_s": 0.05, "page_size": 4, "seed": 0, **options}
-        engine = DisaggregatedEngine(
-            MODEL, None, prefill_workers, decode_workers, check_fn=lambda request: None, **options
-        )
+        options = {"rest_s": 0.05, "page_size": 4, "seed": 0, "check_fn": lambda r: None, **options}
+        engine = DisaggregatedEngine(MODEL, None, prefill_workers, decode_workers, **options)
         try:
             yield Cluster(prefill, decode, engine, servers)
         finally:

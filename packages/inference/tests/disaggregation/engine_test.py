@@ -9,7 +9,7 @@ import pytest
 
 from tests.disaggregation.clusters import cluster, run
 from tests.disaggregation.fakes import fused
-from trellax.inference.requests import QueueFullError, Request, SamplingParams
+from trellax.inference.requests import QueueFullError, Request, RequestError, SamplingParams
 
 everywhere = pytest.mark.parametrize("transport", ["channel", "sockets", "remote"])
 
@@ -198,6 +198,19 @@ def test_a_full_decode_worker_holds_up_prefilling(transport):
             return results
 
     assert run(check()) == [fused(request) for request in requests]
+
+
+def test_requests_that_can_never_run_are_refused_before_any_runs():
+    def refuse(request):
+        raise RequestError("The prompt is too long.", param="prompt")
+
+    async def check():
+        async with cluster(check_fn=refuse) as c:
+            with pytest.raises(RequestError):
+                await c.collect(make_request())
+            assert not any(engine.prefilled for engine in c.prefill)
+
+    run(check())
 
 
 def test_too_many_waiting_requests_are_turned_away():

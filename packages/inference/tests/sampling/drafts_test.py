@@ -32,7 +32,7 @@ def searched(history: list[int], max_ngram: int, min_ngram: int, num_drafts: int
 def test_drafts_follow_the_latest_of_the_longest_matches(
     history: list[int], lengths: tuple[int, int], num_drafts: int
 ) -> None:
-    options = dict(max_ngram=max(lengths), min_ngram=min(lengths))
+    options = {"max_ngram": max(lengths), "min_ngram": min(lengths)}
     expected = searched(history, max(lengths), min(lengths), num_drafts)
     assert ngram_drafts(history, num_drafts=num_drafts, **options) == expected
     index = NgramIndex(**options)

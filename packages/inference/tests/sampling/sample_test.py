@@ -272,7 +272,7 @@ def test_penalties_biases_and_masks_are_those_of_the_reference() -> None:
     rows = SamplingRows.of(params, range(16), [0] * 16, 16)
     edited_RV = np.asarray(EDITED(logits_RV, rows, MOST, **inputs))
     for i, (prompt, generated, banned, allowed) in enumerate(histories):
-        options = dict(prompt=prompt, generated=generated, banned=banned, allowed=allowed)
+        options = {"prompt": prompt, "generated": generated, "banned": banned, "allowed": allowed}
         expected_V = reference.edited(logits_RV[i], params[i], **options)
         np.testing.assert_allclose(edited_RV[i], expected_V, rtol=1e-6, atol=1e-6)
     tokens = run(logits_RV, params, variant=MOST, **inputs)
@@ -285,7 +285,7 @@ def test_a_banned_or_masked_token_is_never_drawn() -> None:
     allowed = [3, 4, 10, 64, 99]
     allowed_RW = np.broadcast_to(mask_words(allowed), (2048, 4))
     bias = (np.tile(np.int32([[10, 4, V, V + 7]]), (2048, 1)), np.float32([[-np.inf] * 4] * 2048))
-    options = dict(variant=SamplerVariant(edits=True), allowed_RW=allowed_RW, bias=bias)
+    options = {"variant": SamplerVariant(edits=True), "allowed_RW": allowed_RW, "bias": bias}
     counts_V = np.bincount(run(logits_RV, [SamplingParams()] * 2048, **options), minlength=V)
     assert set(np.flatnonzero(counts_V)) == {3, 64, 99}
 
@@ -304,12 +304,15 @@ def test_a_row_that_is_not_finite_fails_alone(value: float, greedy: bool) -> Non
         assert run(broken_RV, params).tolist() == expected.tolist()
         everything_RW = np.full((6, 4), 0xFFFFFFFF, np.uint32)
         everything_RW[2, place // 32] = 0
-        options = dict(variant=dataclasses.replace(MOST, penalizes=False), allowed_RW=everything_RW)
+        options = {
+            "variant": dataclasses.replace(MOST, penalizes=False),
+            "allowed_RW": everything_RW,
+        }
         assert run(broken_RV, params, **options)[2] in ([-1] if np.isnan(value) else range(V))
 
 
 def test_a_row_of_which_nothing_is_allowed_fails() -> None:
-    options = dict(variant=SamplerVariant(edits=True), allowed_RW=np.zeros((1, 4), np.uint32))
+    options = {"variant": SamplerVariant(edits=True), "allowed_RW": np.zeros((1, 4), np.uint32)}
     assert run(np.zeros((1, V), np.float32), [SamplingParams()], **options).tolist() == [-1]
 
 

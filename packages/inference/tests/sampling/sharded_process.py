@@ -1,21 +1,18 @@
 """Prints tokens that are drawn from logits on one device, then from logits sharded over a `model` axis of four.
 
-python sharded_process.py
+python -m tests.sampling.sharded_process        # in packages/inference
 """
 
 from __future__ import annotations
 
+import json
+
 import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-jax.config.update("jax_num_cpu_devices", 4)
-
-import json  # noqa: E402
-
-import numpy as np  # noqa: E402
-from jax.sharding import Mesh, NamedSharding, PartitionSpec  # noqa: E402
-
-from trellax.inference.requests import SamplingParams  # noqa: E402
-from trellax.inference.sampling import SamplingRows, sample, variant_for  # noqa: E402
+from trellax.inference.requests import SamplingParams
+from trellax.inference.sampling import SamplingRows, sample, variant_for
 
 PARAMS = [
     SamplingParams(temperature=0.0, logprobs=3),
@@ -28,6 +25,7 @@ PARAMS = [
 
 
 def main() -> None:
+    jax.config.update("jax_num_cpu_devices", 4)
     R, V = 24, 1024
     logits_RV = np.random.default_rng(0).gumbel(size=(R, V)).astype(np.float32) * 2
     params = [PARAMS[i % len(PARAMS)] for i in range(R)]

@@ -6,7 +6,6 @@ import dataclasses
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -212,7 +211,11 @@ def test_positions_see_penalties_of_the_drafts_before_them_and_their_own_edits()
     expected = []
     for q in range(Q):
         at = dataclasses.replace(rows, step=rows.step + q)
-        edits = dict(counts_RV=counts_RQV[:, q], prompt_RV=prompt_RV, allowed_RW=allowed_RQW[:, q])
+        edits = {
+            "counts_RV": counts_RQV[:, q],
+            "prompt_RV": prompt_RV,
+            "allowed_RW": allowed_RQW[:, q],
+        }
         edits["bias"] = (bias[0][:, q], bias[1][:, q])
         expected.append(np.asarray(SAMPLE(logits_RQV[:, q], at, variant=variant, **edits).token_R))
     expected_RQ = np.stack(expected, axis=1)

@@ -113,7 +113,13 @@ def test_an_answer_is_a_message() -> None:
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_logprobs_are_by_token(stream: bool) -> None:
-    body = {"messages": HELLO, "max_tokens": 2, "logprobs": True, "top_logprobs": 2, "stream": stream}
+    body = {
+        "messages": HELLO,
+        "max_tokens": 2,
+        "logprobs": True,
+        "top_logprobs": 2,
+        "stream": stream,
+    }
     answer = ask(URL, body)
     if stream:
         choices = [chunk["choices"][0] for chunk in events(answer)[1:-1]]
@@ -184,7 +190,9 @@ def test_a_call_of_any_function_can_be_demanded(stream: bool) -> None:
 
 def test_a_call_that_was_cut_short_is_as_long_as_it_got() -> None:
     body = {"tools": [ADD], "tool_choice": "required", "max_tokens": 35}
-    _, arguments, reason, _ = call_of(body, '{"name": "add", "arguments": {"a": 12345}}', stream=False)
+    _, arguments, reason, _ = call_of(
+        body, '{"name": "add", "arguments": {"a": 12345}}', stream=False
+    )
     assert (arguments, reason) == ('{"a": ', "length")
 
 

@@ -15,8 +15,14 @@ import random
 from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
-from trellax.inference.requests import Output, Request, RequestError, TokenLogprobs
-from trellax.inference.server import Histogram, QueueFullError
+from trellax.inference.histogram import Histogram
+from trellax.inference.requests import (
+    Output,
+    QueueFullError,
+    Request,
+    RequestError,
+    TokenLogprobs,
+)
 
 BOS, EOS = 256, 257
 TEMPLATE = (

@@ -14,7 +14,7 @@ import dataclasses
 import json
 import threading
 import time
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import httpx
@@ -65,6 +65,7 @@ class Listening:
 
     server: Server
     port: int
+    exit_codes: list[int]
 
     @property
     def url(self) -> str:
@@ -82,11 +83,12 @@ def listening(engine: FakeEngine, settings: ServerSettings | None = None) -> Ite
         started.set()
 
     server = Server(engine, port=0, settings=settings, on_start=begin)
-    thread = threading.Thread(target=server.serve_until_ended)
+    codes: list[int] = []
+    thread = threading.Thread(target=lambda: codes.append(server.serve_until_ended()))
     thread.start()
     try:
         assert started.wait(10)
-        yield Listening(server, ports[0])
+        yield Listening(server, ports[0], codes)
     finally:
         server.should_exit = True
         thread.join(10)
@@ -101,8 +103,3 @@ def eventually(holds: Callable[[], bool], *, within_s: float = 5.0) -> bool:
             return False
         time.sleep(0.005)
     return True
-
-
-def run(coroutine: Coroutine[Any, Any, Any]) -> Any:
-    """Returns what a coroutine returns."""
-    return asyncio.run(coroutine)

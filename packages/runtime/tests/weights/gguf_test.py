@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
+from jax.sharding import NamedSharding, PartitionSpec
 
 from tests.weights.samples import (
     RawTensor,
@@ -20,6 +22,7 @@ from tests.weights.samples import (
 )
 from trellax.layers.attention import Llama3RopeScaling
 from trellax.layers.weight_names import FAMILIES, Family, weight_map
+from trellax.parallel import MeshShape, build_mesh
 from trellax.runtime.weights import (
     GgufFile,
     UnsupportedWeightsError,
@@ -91,6 +94,25 @@ def test_each_parameter_has_the_values_of_its_tensors(
             leaf = leaf[key]
         with pretrained.source.tensor(tensor.name) as x:
             np.testing.assert_array_equal(leaf[tensor.index], tensor.pattern.to_ours(x))
+
+
+def test_permuted_rows_can_be_cut_within_a_head(tmp_path: Path) -> None:
+    architecture = tiny("llama")
+    pretrained = open_pretrained(written(tmp_path / "m.gguf", architecture))
+    model = model_of(architecture)
+    mesh = build_mesh(MeshShape(model=2, data=4))
+    heads = NamedSharding(mesh, PartitionSpec(None, None, None, "model"))
+    whole = NamedSharding(mesh, PartitionSpec())
+    is_spec = lambda x: hasattr(x, "logical_axes")
+    shardings = jax.tree.map(
+        lambda spec: (
+            heads if spec.logical_axes[-1] == "head_dim" and len(spec.shape) == 4 else whole
+        ),
+        model.all_parameter_specs(),
+        is_leaf=is_spec,
+    )
+    cut = pretrained.read(model, shardings=shardings)
+    jax.tree.map(np.testing.assert_array_equal, cut, pretrained.read(model))
 
 
 def test_scaling_of_llama_3_is_known_by_its_tensor(tmp_path: Path) -> None:

@@ -1,4 +1,10 @@
-"""Prefilling and decoding in different places: what is handed over, how it travels, who does what."""
+"""Prefilling and decoding in different places: what is handed over, how it travels, who does what, and how it is deployed.
+
+`DisaggregatedEngine` is an engine over workers of two roles. `LocalPrefillWorker` and `LocalDecodeWorker` make workers of
+engines; `WorkerServer` lends one to other processes, where `RemotePrefillWorker` or `RemoteDecodeWorker` stands for it. A
+`HandOver` goes from one to the other through a `PageChannel` within a process, or from a `PageSender` to a `PageReceiver`.
+`fused_manifests` and `disaggregated_manifests` write all of this down for Kubernetes.
+"""
 
 from trellax.inference.disaggregation.channel import PageChannel
 from trellax.inference.disaggregation.codec import from_json, to_json

@@ -111,8 +111,10 @@ class DisaggregatedEngine:
 
         Raises:
             QueueFullError: before the first piece; then none of them runs.
-            RequestError: if one can never run.
+            RequestError: one of them can never run; then none does.
         """
+        for request in requests:
+            self.check(request)
         if self._num_waiting + len(requests) > self._max_waiting:
             raise QueueFullError("requests", retry_after_s=1.0)
         async with contextlib.aclosing(

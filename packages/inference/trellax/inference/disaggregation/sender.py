@@ -14,6 +14,9 @@ What goes over the connection after the handshake (see `handshake`), ids being t
 
 Threads, not asyncio: gigabytes move through blocking calls that release the interpreter's lock, while an event loop that
 streams tokens to clients would wake for every buffer's worth. An event loop awaits the future: `asyncio.wrap_future`.
+
+A gigabyte costs the sender 0.5 s of a core and the receiver 0.8 s (loopback, arrays of 1 MiB), most of it checksums; so a
+connection carries about 1.2 GB/s where both ends have a core for it, and several connections carry more.
 """
 
 from __future__ import annotations
@@ -126,10 +129,10 @@ class PageSender:
             self._wire.write("withdraw", id=item.id)
 
     def _read(self) -> None:
-        reason = "the receiver hung up"
         try:
             while frame := self._wire.read():
                 self._take(frame)
+            reason = self._wire.failure or "The receiver hung up."
         except TransportError as error:
             reason = str(error)
         self._end(f"{self._address}: {reason}")

@@ -17,10 +17,10 @@ async def next_before(
     upcoming = asyncio.ensure_future(anext(pieces, None))
     try:
         while not upcoming.done():
+            if watched.done():
+                watched.result()
             pending = {upcoming} if watched.done() else {upcoming, watched}
             await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
-            if watched.done() and not upcoming.done():
-                watched.result()
         return upcoming.result()
     finally:
         await cancelled(upcoming)

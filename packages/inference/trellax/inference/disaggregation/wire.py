@@ -36,7 +36,12 @@ Frame = dict[str, Any]
 
 
 class Wire:
-    """A connected socket as a sequence of frames."""
+    """A connected socket as a sequence of frames.
+
+    Attributes:
+        max_header_bytes: of a frame's JSON; a longer one is not read.
+        failure: why the wire was shut down while something was sent, for the thread that reads and sees only the end.
+    """
 
     def __init__(self, sock: socket.socket, *, io_timeout: float):
         """
@@ -52,6 +57,7 @@ class Wire:
         self._sock = sock
         self.io_timeout = io_timeout
         self._writing = threading.Lock()
+        self.failure: str | None = None
 
     def write(self, kind: str, **fields: Any) -> None:
         """Sends a frame.
@@ -121,9 +127,10 @@ class Wire:
         try:
             self._sock.sendall(data)
         except OSError as error:  # A timeout is one.
+            self.failure = f"The connection was lost while sending: {error}."
             # Half a frame may be on its way, so nothing that follows could be understood.
             self.shut_down()
-            raise ConnectionLostError(f"The connection was lost while sending: {error}.") from error
+            raise ConnectionLostError(self.failure) from error
 
     def _await_first_byte(self, view: memoryview, patience: float | None) -> bool:
         deadline = None if patience is None else time.monotonic() + patience

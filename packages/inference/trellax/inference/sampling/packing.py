@@ -10,7 +10,6 @@ Floats are kept as the int32 of their bits. Axes: R rows, V vocabulary, K altern
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import zip_longest
 
 import jax.numpy as jnp
 import numpy as np
@@ -68,16 +67,12 @@ def unpack(
         num_top: how many alternatives each row asked for, None for no log-probabilities. The default is all there are; rows
             beyond its end asked for nothing.
     """
-    tokens_R = packed_RX[:, 0]
-    num_rows = len(tokens_R)
-    if variant.num_logprobs is None:
-        return tokens_R, [None] * num_rows
-    wanted = [variant.num_logprobs] * num_rows if num_top is None else list(num_top)
-    wanted += [None] * (num_rows - len(wanted))
-    return tokens_R, [
-        None if k is None else _unpacked_row(row, variant.num_logprobs, k)
-        for row, k in zip(packed_RX, wanted, strict=True)
+    wanted = _wanted(len(packed_RX), variant, num_top)
+    logprobs = [
+        None if k is None else _unpacked_row(row_X, variant, k)
+        for row_X, k in zip(packed_RX, wanted, strict=True)
     ]
+    return packed_RX[:, 0], logprobs
 
 
 def unpack_verified(
@@ -93,23 +88,32 @@ def unpack_verified(
         num_top: as for `unpack`.
     """
     num_rows = len(packed_RX)
-    width = packed_width(variant)
-    packed_RQX = packed_RX[:, 1:].reshape(num_rows, -1, width)
-    num_top = [variant.num_logprobs] * num_rows if num_top is None else list(num_top)
+    packed_RQX = packed_RX[:, 1:].reshape(num_rows, -1, packed_width(variant))
     tokens: list[list[int]] = []
     logprobs: list[list[TokenLogprobs] | None] = []
-    for row_QX, num_accepted, k in zip_longest(packed_RQX, packed_RX[:, 0].tolist(), num_top):
+    wanted = _wanted(num_rows, variant, num_top)
+    for row_QX, num_accepted, k in zip(packed_RQX, packed_RX[:, 0].tolist(), wanted, strict=True):
         row_QX = row_QX[: num_accepted + 1]
         tokens.append(row_QX[:, 0].tolist())
-        none = k is None or variant.num_logprobs is None
         logprobs.append(
-            None if none else [_unpacked_row(row_X, variant.num_logprobs, k) for row_X in row_QX]
+            None if k is None else [_unpacked_row(row_X, variant, k) for row_X in row_QX]
         )
     return tokens, logprobs
 
 
-def _unpacked_row(row_X: np.ndarray, num_logprobs: int, num_top: int) -> TokenLogprobs:
-    assert num_top <= num_logprobs, (num_top, num_logprobs)
+def _wanted(
+    num_rows: int, variant: SamplerVariant, num_top: Sequence[int | None] | None
+) -> list[int | None]:
+    """Returns how many alternatives to report of each row, None for no log-probabilities."""
+    if variant.num_logprobs is None:
+        return [None] * num_rows
+    wanted = [variant.num_logprobs] * num_rows if num_top is None else list(num_top)
+    return wanted + [None] * (num_rows - len(wanted))
+
+
+def _unpacked_row(row_X: np.ndarray, variant: SamplerVariant, num_top: int) -> TokenLogprobs:
+    num_logprobs = variant.num_logprobs
+    assert num_logprobs is not None and num_top <= num_logprobs, (num_top, num_logprobs)
     ids = row_X[3 : 3 + num_top].tolist()
     logprobs = row_X[3 + num_logprobs : 3 + num_logprobs + num_top].view(np.float32).tolist()
     # A vocabulary of fewer tokens, and tokens that a model rules out itself, have nothing to report.

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Float, Int, UInt
+from jaxtyping import Array, Float, Int, UInt
 
 from trellax.inference.requests import SamplingParams
 
@@ -24,7 +25,7 @@ NUM_ALTERNATIVES = 20
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class SamplingRows:
-    """The parameters of each row, as `SamplingParams` explains them.
+    """The parameters of each row, as `SamplingParams` explains them: NumPy arrays on the host, JAX's in a program.
 
     Attributes:
         temperature: 0 for the likeliest token.
@@ -38,15 +39,15 @@ class SamplingRows:
         step: how many tokens this request has generated before this one.
     """
 
-    temperature: Float[jax.Array | np.ndarray, " R"]
-    top_k: Int[jax.Array | np.ndarray, " R"]
-    top_p: Float[jax.Array | np.ndarray, " R"]
-    min_p: Float[jax.Array | np.ndarray, " R"]
-    presence: Float[jax.Array | np.ndarray, " R"]
-    frequency: Float[jax.Array | np.ndarray, " R"]
-    repetition: Float[jax.Array | np.ndarray, " R"]
-    seed: UInt[jax.Array | np.ndarray, " R"]
-    step: Int[jax.Array | np.ndarray, " R"]
+    temperature: Float[Array, " R"]
+    top_k: Int[Array, " R"]
+    top_p: Float[Array, " R"]
+    min_p: Float[Array, " R"]
+    presence: Float[Array, " R"]
+    frequency: Float[Array, " R"]
+    repetition: Float[Array, " R"]
+    seed: UInt[Array, " R"]
+    step: Int[Array, " R"]
 
     @classmethod
     def of(
@@ -66,8 +67,8 @@ class SamplingRows:
         """
         assert len(params) == len(seeds) == len(steps) <= num_rows, (len(params), num_rows)
 
-        def column(name: str, *, dtype: type, default: float) -> np.ndarray:
-            values = np.full(num_rows, default, dtype)
+        def column(name: str, *, dtype: type, default: float) -> Any:
+            values: np.ndarray = np.full(num_rows, default, dtype)
             values[: len(params)] = [getattr(p, name) for p in params]
             return values
 
@@ -123,7 +124,7 @@ def variant_for(params: Sequence[SamplingParams], constrained: bool) -> SamplerV
     )
 
 
-def _padded(values: Sequence[int], num_rows: int, dtype: type) -> np.ndarray:
-    padded = np.zeros(num_rows, dtype)
+def _padded(values: Sequence[int], num_rows: int, dtype: type) -> Any:
+    padded: np.ndarray = np.zeros(num_rows, dtype)
     padded[: len(values)] = values
     return padded

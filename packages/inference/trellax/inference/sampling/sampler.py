@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int, Int32, UInt
@@ -69,6 +70,7 @@ def sample(
         The tokens, with log-probabilities of the model's own logits, before any of these changes. A row whose logits have a
         NaN or +inf, or of which nothing is allowed, gets -1.
     """
+    rows = jax.tree.map(jnp.asarray, rows)
     edited_RV = edited_logits(
         logits_RV,
         rows,
@@ -94,7 +96,7 @@ def draw_tokens(
     token_R = _likeliest(stripes, logits_RV, peaks_RC, peak_R)
     if not variant.greedy:
         sampled_R = (rows.temperature > 0) & ~failed_R
-        weights = Weights.at_temperature(stripes, logits_RV, peak_R, jnp.asarray(rows.temperature))
+        weights = Weights.at_temperature(stripes, logits_RV, peak_R, rows.temperature)
         if variant.truncates:
             limits = Limits.of(weights, peaks_RC, rows, sampled_R)
             drawn_R = draw_truncated(weights, limits, rows)

@@ -25,7 +25,7 @@ NUM_STRIPES = 32
 MAX_SECTIONS = 8
 """Vocabularies that are sharded over as many devices or fewer, a power of two, are folded where they are."""
 
-_FOLDS = {
+_FOLDS: dict[str, tuple[Callable[..., Array], Callable[..., Array]]] = {
     "sum": (jnp.add, jnp.sum),
     "max": (jnp.maximum, jnp.max),
     "min": (jnp.minimum, jnp.min),

@@ -47,15 +47,15 @@ class Limits:
 
     Attributes:
         sampled_R: rows that are drawn at all.
-        top_k: before this.
-        columns_RC: the weight of tokens before `top_k`.
+        cut: before this, which is what top_k leaves, and min_p in rows that have no top_p.
+        columns_RC: the weight of the tokens before `cut`.
         mass: their sum.
         nucleus: what the weight of the tokens before one is less than, if it is in the nucleus.
         min_p: before this.
     """
 
     sampled_R: Bool[Array, " R"]
-    top_k: Cut
+    cut: Cut
     columns_RC: UInt[Array, "R C"]
     mass: Wide
     nucleus: Wide
@@ -75,11 +75,13 @@ class Limits:
             lambda: top_k_cut(weights.stripes, weights.logits_RV, peaks_RC, top_k_R),
             lambda: no_cut(top_k_R.shape[0]),
         )
-        columns_RC = weights.columns(top_k)
+        min_p = min_p_cut(weights.peak_R, weights.temperature_R, rows.min_p)
+        # top_p is a share of what top_k leaves, so its rows cannot begin with less.
+        cut = select(rows.top_p < 1, top_k, earlier(top_k, min_p))
+        columns_RC = weights.columns(cut)
         mass = wide_sum(widen(columns_RC))
-        min_p = min_p_cut(weights.peak_R, weights.temperature_R, jnp.asarray(rows.min_p))
-        nucleus = _nucleus(mass, jnp.asarray(rows.top_p))
-        return cls(sampled_R, top_k, columns_RC, mass, nucleus, min_p)
+        nucleus = _nucleus(mass, rows.top_p)
+        return cls(sampled_R, cut, columns_RC, mass, nucleus, min_p)
 
 
 def draw_truncated(weights: Weights, limits: Limits, rows: SamplingRows) -> Int[Array, " R"]:
@@ -111,7 +113,7 @@ def draw_truncated(weights: Weights, limits: Limits, rows: SamplingRows) -> Int[
         token_R = jnp.where(refused_R, draw(columns_RC, cut, counter), token_R)
         return token_R, refused_R & doubtful(token_R, mass), counter + 1
 
-    token_R = draw(limits.columns_RC, limits.top_k, 0)
+    token_R = draw(limits.columns_RC, limits.cut, 0)
     state = (token_R, limits.sampled_R & doubtful(token_R, limits.mass), jnp.int32(1))
     return lax.while_loop(lambda state: jnp.any(state[1]), check, state)[0]
 
@@ -122,14 +124,14 @@ def support_cut(weights: Weights, limits: Limits, rows: SamplingRows) -> Cut:
     is_limited_R = limits.sampled_R & (rows.top_p < 1)
 
     def enough(cut: Cut) -> Bool[Array, " R"]:
-        mass = wide_sum(widen(weights.columns(earlier(cut, limits.top_k))))
+        mass = wide_sum(widen(weights.columns(earlier(cut, limits.cut))))
         return ~wide_less(mass, limits.nucleus)
 
     nucleus = lax.cond(
         jnp.any(is_limited_R), lambda: search(enough, num_rows), lambda: no_cut(num_rows)
     )
     nucleus = select(is_limited_R, nucleus, no_cut(num_rows))
-    return earlier(earlier(limits.top_k, limits.min_p), nucleus)
+    return earlier(earlier(limits.cut, limits.min_p), nucleus)
 
 
 def _nucleus(mass: Wide, top_p_R: Float[Array, " R"]) -> Wide:

@@ -83,6 +83,7 @@ def verify(
         allowed_RQW: each position's mask, given the drafts before it.
     """
     R, Q, V = logits_RQV.shape
+    rows = jax.tree.map(jnp.asarray, rows)
     if variant.penalizes:
         assert counts_RV is not None and prompt_RV is not None, "Penalties take counts and prompt."
         counts_RV = _flat(_counts_after(counts_RV, draft_RK))
@@ -215,7 +216,7 @@ def _flat(values: Array) -> Array:
 
 def _at_positions(rows: SamplingRows, num_positions: int) -> SamplingRows:
     """Returns the rows of every position, N of them."""
-    repeated = jax.tree.map(lambda values_R: jnp.repeat(jnp.asarray(values_R), num_positions), rows)
+    repeated = jax.tree.map(lambda values_R: jnp.repeat(values_R, num_positions), rows)
     position_N = jnp.tile(jnp.arange(num_positions, dtype=jnp.int32), rows.step.shape[0])
     return dataclasses.replace(repeated, step=repeated.step + position_N)
 

@@ -71,8 +71,8 @@ class Weights:
         temperature_R = jnp.maximum(temperature_R, MIN_TEMPERATURE)
         return cls(stripes, logits_RV, peak_R, temperature_R, 1 / temperature_R)
 
-    def of(self, logits: Float[Array, "R *v"]) -> Int[Array, "R *v"]:
-        """Returns the weights of logits of its rows."""
+    def of(self, logits: Float[Array, "*shape"]) -> Int[Array, "*shape"]:
+        """Returns the weights of logits, whose first dimension is R."""
         spread = (slice(None),) + (None,) * (logits.ndim - 1)
         return scaled(jnp.exp((logits - self.peak_R[spread]) * self.inverse_R[spread]))
 

@@ -10,8 +10,6 @@ sequence always gets on, and as each fits into the pages alone, all end.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from trellax.inference.scheduling.plans import DecodeRow, PrefillChunk, StepPlan, Swap
 from trellax.inference.scheduling.sequence import Sequence, Status
 from trellax.inference.scheduling.state import SchedulerState, aligned_pages, num_matchable
@@ -42,7 +40,7 @@ class _Planner:
         num_decodes = sum(map(self.decodes, self.running))
         self.budget = self.limits.max_tokens_per_step - num_decodes * self.limits.tokens_per_decode
         # Pages that running prompts will still need: not for newcomers.
-        self.promised = sum(map(self.num_promised, self.running))
+        self.promised = sum(self.num_promised(s) for s in self.running if not s.is_decoding)
 
     def visit_all(self) -> None:
         """Visits candidates by rank."""
@@ -75,27 +73,27 @@ class _Planner:
 
     def decodes(self, sequence: Sequence) -> bool:
         """Whether a running sequence's next row is a decoding one, and may be planned now."""
-        if sequence.is_fully_planned or sequence.num_planned - sequence.num_computed != 1:
-            return False
-        if not sequence.num_planned_outputs:
+        if not sequence.is_decoding or sequence.is_fully_planned:
             return False
         # A draft, and what a grammar allows, follow from tokens that the host has seen.
         is_seen = self.limits.num_draft_tokens or sequence.request.params.constraint
         return not (is_seen and sequence.has_results_in_flight)
 
     def num_promised(self, sequence: Sequence) -> int:
-        """Pages that a running sequence needs for its known tokens and does not have."""
+        """Pages that a running sequence needs for its prompt and does not have."""
+        if sequence.is_decoding:
+            return 0
         return max(self.limits.pages_for(sequence.num_planned) - len(sequence.pages), 0)
 
     def go_on(self, sequence: Sequence) -> None:
         """Plans the next row of a running sequence."""
         assert sequence.slot is not None
-        self.promised -= self.num_promised(sequence)
-        placed = _Placed(sequence.slot, len(sequence.pages))
         if self.decodes(sequence):
-            self.add_decode(sequence, placed)
-        elif not sequence.is_fully_planned and not sequence.has_results_in_flight:
-            self.add_chunk(sequence, placed, start=sequence.num_computed)
+            self.add_decode(sequence, sequence.slot, len(sequence.pages))
+        elif not sequence.is_decoding:
+            self.promised -= self.num_promised(sequence)
+            start = sequence.num_computed
+            self.add_chunk(sequence, sequence.slot, len(sequence.pages), start=start)
 
     def take_pages(self, num_pages: int) -> list[int] | None:
         """Takes pages for a sequence that runs, from those that rank below it if need be; None if that is not enough."""
@@ -172,13 +170,13 @@ class _Planner:
         back = self.pages.allocate(num_back)
         if num_back:
             self.swap_in.append(Swap(sequence.id, sequence.arrival, tuple(back)))
-        placed = _Placed(self.free_slots.pop(), len(cached) + num_back, tuple(cached))
+        slot, num_held = self.free_slots.pop(), len(cached) + num_back
         self.num_admitted += 1
         if decodes:
             self.budget -= self.limits.tokens_per_decode
-            self.add_decode(sequence, placed)
+            self.add_decode(sequence, slot, num_held, cached=tuple(cached))
         else:
-            self.add_chunk(sequence, placed, start=start)
+            self.add_chunk(sequence, slot, num_held, start=start, cached=tuple(cached))
         return True
 
     # Rows.
@@ -188,28 +186,47 @@ class _Planner:
         left = sequence.max_outputs - sequence.num_planned_outputs
         return min(self.limits.tokens_per_decode, left)
 
-    def add_decode(self, sequence: Sequence, placed: _Placed) -> None:
+    def add_decode(
+        self, sequence: Sequence, slot: int, num_held: int, *, cached: tuple[int, ...] = ()
+    ) -> None:
+        """Plans a decoding row.
+
+        Args:
+            sequence: whose.
+            slot: the sequence's.
+            num_held: pages that it holds.
+            cached: those of them that its block table does not have yet.
+        """
         position, num_tokens = sequence.num_planned - 1, self.num_checked(sequence)
-        pages = self.take_pages(self.limits.pages_for(position + num_tokens) - placed.num_pages)
+        pages = self.take_pages(self.limits.pages_for(position + num_tokens) - num_held)
         if pages is None:
             return
         known = not sequence.has_results_in_flight
         row = DecodeRow(
-            request_id=sequence.id,
-            arrival=sequence.arrival,
-            slot=placed.slot,
-            position=position,
-            num_tokens=num_tokens,
-            new_pages=(*placed.cached, *pages),
+            sequence.id,
+            sequence.arrival,
+            slot,
+            position,
+            num_tokens,
+            new_pages=(*cached, *pages),
             input_ids=sequence.token_ids(position, position + 1) if known else (),
         )
         self.decode.append(row)
 
-    def add_chunk(self, sequence: Sequence, placed: _Placed, *, start: int) -> None:
+    def add_chunk(
+        self,
+        sequence: Sequence,
+        slot: int,
+        num_held: int,
+        *,
+        start: int,
+        cached: tuple[int, ...] = (),
+    ) -> None:
+        """Plans a chunk of a prompt, if there is room for any of it; arguments as for a decoding row."""
         length = self.chunk_length(sequence.num_planned - start, self.budget)
         end, size = start + length, self.limits.page_size
-        pages = self.take_pages(self.limits.pages_for(end) - placed.num_pages) if length else None
-        num_held = placed.num_pages + len(pages or ())
+        pages = self.take_pages(self.limits.pages_for(end) - num_held) if length else None
+        num_held += len(pages or ())
         self.promised += max(self.limits.pages_for(sequence.num_planned) - num_held, 0)
         if pages is None:
             return
@@ -219,13 +236,13 @@ class _Planner:
         chunk = PrefillChunk(
             request_id=sequence.id,
             arrival=sequence.arrival,
-            slot=placed.slot,
+            slot=slot,
             start=start,
             end=end,
             is_last=end == sequence.num_known,
             token_ids=sequence.token_ids(start, end),
-            new_pages=(*placed.cached, *pages),
-            num_cached=len(placed.cached) * size,
+            new_pages=(*cached, *pages),
+            num_cached=len(cached) * size,
         )
         self.prefill.append(chunk)
 
@@ -288,17 +305,3 @@ class _Planner:
             return False
         taken = self.state.num_swapped_pages + sum(len(swap.pages) for swap in self.swap_out)
         return taken + len(sequence.pages) <= self.limits.max_swapped_pages
-
-
-class _Placed(NamedTuple):
-    """Where a row's sequence is.
-
-    Attributes:
-        slot: its own.
-        num_pages: pages that it holds already.
-        cached: those of them that its block table does not have yet.
-    """
-
-    slot: int
-    num_pages: int
-    cached: tuple[int, ...] = ()

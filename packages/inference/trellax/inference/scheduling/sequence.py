@@ -109,6 +109,12 @@ class Sequence:
         return self.prompt_length + self.num_planned_outputs
 
     @property
+    def is_decoding(self) -> bool:
+        """Whether all tokens but the last that was drawn, or is being drawn, are computed."""
+        outputs = self.num_planned_outputs
+        return outputs > 0 and self.prompt_length + outputs - self.num_computed == 1
+
+    @property
     def has_results_in_flight(self) -> bool:
         """Whether some token is being drawn."""
         return self.num_planned_outputs > len(self.output_ids)

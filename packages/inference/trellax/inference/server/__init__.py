@@ -1,14 +1,12 @@
 """An OpenAI-compatible server: completions, chats, streams, metrics, and a page to watch them."""
 
 from trellax.inference.server.app import create_app
-from trellax.inference.histogram import Histogram
 from trellax.inference.server.interface import (
     EmbeddingEngine,
     Engine,
     EngineStats,
     HistogramSnapshot,
     ModelCard,
-    QueueFullError,
 )
 from trellax.inference.server.run import Server, run_server
 from trellax.inference.server.settings import Limits, ServerSettings
@@ -17,11 +15,9 @@ __all__ = [
     "EmbeddingEngine",
     "Engine",
     "EngineStats",
-    "Histogram",
     "HistogramSnapshot",
     "Limits",
     "ModelCard",
-    "QueueFullError",
     "Server",
     "ServerSettings",
     "create_app",

@@ -2,8 +2,8 @@
 
     uvicorn.Config(app, http=guarded_protocol(limits))
 
-Clients that open connections and send their headers slowly, without end or not at all are hung up on. The
-time for bodies is kept where they are read.
+Clients that open connections and send their headers slowly, without end or not at all are hung up on, and so
+are those that do not take their answers. The time for bodies is kept where they are read.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ def guarded_protocol(limits: Limits) -> type[asyncio.Protocol]:
         """uvicorn's protocol, between whose requests time and bytes are counted."""
 
         _deadline: asyncio.TimerHandle | None = None
+        _stall: asyncio.TimerHandle | None = None
         _num_bytes = 0
 
         def connection_made(self, transport: Any) -> None:
@@ -34,7 +35,16 @@ def guarded_protocol(limits: Limits) -> type[asyncio.Protocol]:
 
         def connection_lost(self, exc: Exception | None) -> None:
             self._stop_waiting()
+            self._stop_stall()
             super().connection_lost(exc)
+
+        def pause_writing(self) -> None:
+            self._stall = self.loop.call_later(limits.stall_s, self.transport.abort)
+            super().pause_writing()
+
+        def resume_writing(self) -> None:
+            self._stop_stall()
+            super().resume_writing()
 
         def data_received(self, data: bytes) -> None:
             was_idle = self._is_idle()
@@ -60,5 +70,10 @@ def guarded_protocol(limits: Limits) -> type[asyncio.Protocol]:
             if self._deadline is not None:
                 self._deadline.cancel()
                 self._deadline = None
+
+        def _stop_stall(self) -> None:
+            if self._stall is not None:
+                self._stall.cancel()
+                self._stall = None
 
     return GuardedProtocol

@@ -16,8 +16,7 @@ from typing import Any
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
-from trellax.inference.requests import RequestError
-from trellax.inference.server.interface import QueueFullError
+from trellax.inference.requests import QueueFullError, RequestError
 
 _LOG = logging.getLogger(__name__)
 _TYPES = {

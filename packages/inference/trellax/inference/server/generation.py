@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, Iterator
 
 from starlette.types import Receive, Scope, Send
 
-from trellax.inference.requests import Output, Request
+from trellax.inference.requests import Output, QueueFullError, Request
 from trellax.inference.server.answer import KEEP_ALIVE, Answer, encode, joined
 from trellax.inference.server.errors import ApiError, as_api_error, engine_stopped, scrubbed
 from trellax.inference.server.sample import Sample
@@ -156,18 +156,24 @@ class GenerationResponse:
 
     @contextlib.contextmanager
     def _counted(self) -> Iterator[None]:
-        """Counts samples that end without a finish reason: the client has left, or something failed."""
-        reason = "abort"
+        """Counts samples that end without a finish reason: the client has left, or something failed. What was not
+        admitted is counted as that."""
+        metrics = self._service.metrics
+        reason: str | None = "abort"
         try:
             yield
+        except QueueFullError as error:
+            metrics.rejections[error.kind] += 1
+            reason = None
+            raise
         except ClientGone:
             raise
         except Exception:
             reason = "error"
             raise
         finally:
-            for sample in self._job.samples:
-                sample.end(reason, now_s=time.perf_counter(), metrics=self._service.metrics)
+            for sample in self._job.samples if reason is not None else ():
+                sample.end(reason, now_s=time.perf_counter(), metrics=metrics)
 
 
 def _without_tokens(output: Output) -> Output:

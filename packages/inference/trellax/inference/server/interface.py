@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Sequence
 from typing import Any, Protocol, runtime_checkable
 
-from trellax.inference.requests import Output, QueueFullError, Request
+from trellax.inference.requests import Output, Request
 from trellax.inference.text import Tokenizer
 
 

@@ -67,6 +67,7 @@ class Server(uvicorn.Server):
         """The arguments are those of `run_server`."""
         self.service = Service(engine, settings or ServerSettings())
         self._drains_since_s: float | None = None
+        self._is_hurried = False
         self._engine_died = False
         self._on_start = on_start
         super().__init__(
@@ -105,9 +106,8 @@ class Server(uvicorn.Server):
             self.service.is_draining = True
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Drains at the first signal and stops at the second."""
-        if self._drains_since_s is not None:
-            self.should_exit = True
+        """Drains at the first signal and waits no longer at the second."""
+        self._is_hurried = self._drains_since_s is not None
         self.drain()
 
     async def on_tick(self, counter: int) -> bool:
@@ -128,7 +128,8 @@ class Server(uvicorn.Server):
         is_idle = not service.admission.num_active and not self.server_state.tasks
         if drained_s >= settings.drain_notice_s and is_idle:
             return True
-        if drained_s < max(settings.drain_grace_s, settings.drain_notice_s):
+        grace_s = max(settings.drain_grace_s, settings.drain_notice_s)
+        if drained_s < grace_s and not self._is_hurried:
             return False
         message = "The server ends and the request took too long to be finished."
         service.running.end(

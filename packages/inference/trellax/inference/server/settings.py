@@ -26,6 +26,7 @@ class Limits:
         header_bytes: of a request's line and headers.
         header_s: to receive them.
         body_s: to receive the body.
+        stall_s: how long a client may take nothing of its answer; then its connection is closed.
         request_s: to answer; a longer one is aborted.
         active_requests: sequences that run or wait, of all clients.
         active_tokens: tokens of their prompts.
@@ -46,6 +47,7 @@ class Limits:
     header_bytes: int = 64 << 10
     header_s: float = 10.0
     body_s: float = 60.0
+    stall_s: float = 60.0
     request_s: float = 1800.0
     active_requests: int = 4096
     active_tokens: int = 8 << 20

@@ -78,23 +78,29 @@ TRELLAX_INLINE Floats Tanh(Floats x) {
 TRELLAX_INLINE void Transpose(Floats (&rows)[kLanes]) {
 #ifdef __AVX512F__
   __m512 a[kLanes], b[kLanes];
+#pragma GCC unroll 16
   for (int i = 0; i < kLanes; i += 2) {
     a[i] = _mm512_unpacklo_ps((__m512)rows[i], (__m512)rows[i + 1]);
     a[i + 1] = _mm512_unpackhi_ps((__m512)rows[i], (__m512)rows[i + 1]);
   }
+#pragma GCC unroll 16
   for (int i = 0; i < kLanes; i += 4) {
+#pragma GCC unroll 16
     for (int j = 0; j < 2; ++j) {
       const __m512d low = (__m512d)a[i + j], high = (__m512d)a[i + 2 + j];
       b[i + 2 * j] = (__m512)_mm512_unpacklo_pd(low, high);
       b[i + 2 * j + 1] = (__m512)_mm512_unpackhi_pd(low, high);
     }
   }
+#pragma GCC unroll 16
   for (int i = 0; i < kLanes; i += 8) {
+#pragma GCC unroll 16
     for (int j = 0; j < 4; ++j) {
       a[i + j] = _mm512_shuffle_f32x4(b[i + j], b[i + 4 + j], 0x88);
       a[i + 4 + j] = _mm512_shuffle_f32x4(b[i + j], b[i + 4 + j], 0xdd);
     }
   }
+#pragma GCC unroll 16
   for (int j = 0; j < 8; ++j) {
     rows[j] = (Floats)_mm512_shuffle_f32x4(a[j], a[8 + j], 0x88);
     rows[8 + j] = (Floats)_mm512_shuffle_f32x4(a[j], a[8 + j], 0xdd);

@@ -39,7 +39,7 @@ constexpr int kVectors = 2;
 
 constexpr int64_t kKeys = 64;       // of a block
 constexpr int64_t kSplit = 256;     // keys that one thread works on at least
-constexpr int64_t kTileRows = 48;   // queries that share a block of keys in a thread's cache
+constexpr int64_t kTileRows = 96;   // queries that share a block of keys in a thread's cache
 constexpr float kLowest = -1e30f;   // less than any score
 
 int64_t CeilOf(int64_t a, int64_t b) { return (a + b - 1) / b; }
@@ -80,53 +80,71 @@ Range VisibleKeys(const Problem& p, int64_t b, int64_t s) {
   return {begin, std::max(begin, end)};
 }
 
-// One kv head's queries [first, first + rows) of a row b.
+// Some queries of a row b, of `heads` kv heads from k on: [first, first + rows) of the R of each.
 struct Tile {
-  int64_t b, k, first, rows;
+  int64_t b, k, heads, first, rows;
   Range keys;  // that any of them may read
 
+  int64_t size() const { return heads * rows; }
   int64_t first_split() const { return keys.begin / kSplit; }
   int64_t num_splits() const { return keys.end > keys.begin ? CeilOf(keys.end, kSplit) - first_split() : 0; }
 };
 
-Tile MakeTile(const Problem& p, int64_t index) {
-  const int64_t tile = index % p.num_tiles(), k = index / p.num_tiles() % p.K, b = index / p.num_tiles() / p.K;
-  const int64_t first = tile * kTileRows, rows = std::min(kTileRows, p.R() - first);
-  Range keys{INT64_MAX, 0};
-  for (int64_t s = first / p.G(); s <= (first + rows - 1) / p.G(); ++s) {
-    const Range visible = VisibleKeys(p, b, s);
-    if (visible.end == visible.begin) continue;
-    keys = {std::min(keys.begin, visible.begin), std::max(keys.end, visible.end)};
+// The i-th query of a tile.
+struct Query {
+  int64_t s, n;
+
+  Query(const Problem& p, const Tile& tile, int64_t i) {
+    const int64_t row = tile.first + i % tile.rows;
+    s = row / p.G();
+    n = (tile.k + i / tile.rows) * p.G() + row % p.G();
   }
-  return {b, k, first, rows, keys.end ? keys : Range{0, 0}};
+
+  int64_t Place(const Problem& p, const Tile& tile) const { return ((tile.b * p.S + s) * p.N + n) * p.H; }
+};
+
+// How many kv heads to put in a tile. The keys of neighbouring heads are neighbours in memory, which is read at twice the speed if
+// all of them are read at once; but there should be work for all threads.
+int64_t HeadsATile(const Problem& p, int64_t num_threads) {
+  const int64_t longest = *std::max_element(p.lengths, p.lengths + p.B);
+  const int64_t tiles_a_head = p.B * p.num_tiles() * std::max<int64_t>(1, CeilOf(longest, kSplit));
+  int64_t heads = std::clamp<int64_t>(kTileRows / p.R(), 1, p.K);
+  while (heads > 1 && tiles_a_head * CeilOf(p.K, heads) < 2 * num_threads) heads = CeilOf(heads, 2);
+  return heads;
 }
 
-// A thread's own memory.
-struct Scratch {
-  explicit Scratch(int64_t padded_H)
-      : keys(Allocate(padded_H * kKeys)),
-        values(Allocate(kKeys * padded_H)),
-        queries(Allocate(kTileRows * padded_H)),
-        scores(Allocate(kTileRows * kKeys)) {}
+std::vector<Tile> MakeTiles(const Problem& p, int64_t num_threads) {
+  std::vector<Tile> tiles;
+  const int64_t heads = HeadsATile(p, num_threads);
+  for (int64_t b = 0; b < p.B; ++b) {
+    for (int64_t first = 0; first < p.R(); first += kTileRows) {
+      const int64_t rows = std::min(kTileRows, p.R() - first);
+      Range keys{INT64_MAX, 0};
+      for (int64_t s = first / p.G(); s <= (first + rows - 1) / p.G(); ++s) {
+        const Range visible = VisibleKeys(p, b, s);
+        if (visible.end == visible.begin) continue;
+        keys = {std::min(keys.begin, visible.begin), std::max(keys.end, visible.end)};
+      }
+      if (keys.end == 0) keys = {0, 0};
+      for (int64_t k = 0; k < p.K; k += heads) tiles.push_back({b, k, std::min(heads, p.K - k), first, rows, keys});
+    }
+  }
+  return tiles;
+}
 
-  struct Free {
-    void operator()(float* at) const { ::operator delete[](at, std::align_val_t(64)); }
-  };
-  using Buffer = std::unique_ptr<float[], Free>;
-  static Buffer Allocate(int64_t n) { return Buffer(new (std::align_val_t(64)) float[n]); }
-
-  Buffer keys;     // [H, kKeys]
-  Buffer values;   // [kKeys, padded_H]
-  Buffer queries;  // [kTileRows, padded_H], scaled
-  Buffer scores;   // [kTileRows, kKeys], and then their exponentials
+struct Free {
+  void operator()(float* at) const { ::operator delete[](at, std::align_val_t(64)); }
 };
+using Buffer = std::unique_ptr<float[], Free>;
+
+Buffer Allocate(int64_t n) { return Buffer(new (std::align_val_t(64)) float[n]); }
 
 // Softmax under way, of the rows of a tile: maximum, sum of exponentials and weighted values.
 struct Softmax {
   float max[kTileRows], sum[kTileRows];
-  std::unique_ptr<float[]> values;  // [kTileRows, padded_H]
+  Buffer values;  // [rows, padded_H]
 
-  explicit Softmax(int64_t padded_H) : values(new float[kTileRows * padded_H]) {}
+  Softmax(int64_t rows, int64_t padded_H) : values(Allocate(rows * padded_H)) {}
 
   void Clear(int64_t rows, int64_t padded_H) {
     std::fill(max, max + rows, kLowest);
@@ -135,60 +153,112 @@ struct Softmax {
   }
 };
 
-// Sixteen numbers of a head from `h` on; what lies past the head dim is zero.
-TRELLAX_INLINE Floats LoadHead(const void* from, ffi::DataType type, int64_t index, int64_t left) {
-  if (left >= kLanes) {
-    if (type == ffi::F32) return Load(static_cast<const float*>(from) + index);
-    if (type == ffi::BF16) return LoadBfloat16(static_cast<const uint16_t*>(from) + index);
-    return LoadInt8(static_cast<const int8_t*>(from) + index);
+// What a thread works with, kept from one tile to the next, and from one call to the next.
+struct Scratch {
+  explicit Scratch(int64_t padded_H)
+      : padded_H(padded_H),
+        keys(Allocate(padded_H * kKeys)),
+        values(Allocate(kKeys * padded_H)),
+        queries(Allocate(kTileRows * padded_H)),
+        scores(Allocate(kTileRows * kKeys)),
+        split(kTileRows, padded_H),
+        all(kTileRows, padded_H) {}
+
+  static Scratch& OfThread(int64_t padded_H) {
+    static thread_local std::unique_ptr<Scratch> scratch;
+    if (!scratch || scratch->padded_H != padded_H) scratch = std::make_unique<Scratch>(padded_H);
+    return *scratch;
   }
+
+  int64_t padded_H;
+  Buffer keys;     // [H, kKeys]
+  Buffer values;   // [kKeys, padded_H]
+  Buffer queries;  // [kTileRows, padded_H], scaled
+  Buffer scores;   // [kTileRows, kKeys], and then their exponentials
+  Softmax split, all;
+};
+
+// Sixteen numbers of a head.
+template <ffi::DataType kType>
+TRELLAX_INLINE Floats LoadLanes(const void* from, int64_t index) {
+  if constexpr (kType == ffi::F32) return Load(static_cast<const float*>(from) + index);
+  if constexpr (kType == ffi::BF16) return LoadBfloat16(static_cast<const uint16_t*>(from) + index);
+  if constexpr (kType == ffi::S8) return LoadInt8(static_cast<const int8_t*>(from) + index);
+}
+
+// The last `left` numbers of a head whose dim is no multiple of sixteen, and zeros.
+template <ffi::DataType kType>
+Floats LoadSomeLanes(const void* from, int64_t index, int64_t left) {
   float lanes[kLanes] = {};
   for (int64_t i = 0; i < left; ++i) {
-    if (type == ffi::F32) {
-      lanes[i] = static_cast<const float*>(from)[index + i];
-    } else if (type == ffi::BF16) {
-      lanes[i] = FromBfloat16(static_cast<const uint16_t*>(from)[index + i]);
-    } else {
-      lanes[i] = static_cast<const int8_t*>(from)[index + i];
-    }
+    if (kType == ffi::F32) lanes[i] = static_cast<const float*>(from)[index + i];
+    if (kType == ffi::BF16) lanes[i] = FromBfloat16(static_cast<const uint16_t*>(from)[index + i]);
+    if (kType == ffi::S8) lanes[i] = static_cast<const int8_t*>(from)[index + i];
   }
   return Load(lanes);
 }
 
-// Where a key lies in its pages, in units of heads.
-int64_t PlaceOf(const Problem& p, const Tile& tile, int64_t key) {
-  const int64_t page = p.table[tile.b * p.P + key / p.page_size];
-  return (std::clamp<int64_t>(page, 0, p.num_pages - 1) * p.page_size + key % p.page_size) * p.K + tile.k;
+template <ffi::DataType kType>
+TRELLAX_INLINE Floats LoadHead(const void* from, int64_t index, int64_t left) {
+  return left >= kLanes ? LoadLanes<kType>(from, index) : LoadSomeLanes<kType>(from, index, left);
 }
 
-// Copies `count` keys from `first` on as columns, and their values as rows; zeros beyond them.
+constexpr int64_t BytesOf(ffi::DataType type) { return type == ffi::F32 ? 4 : type == ffi::BF16 ? 2 : 1; }
+
+// Where a key lies in its pages, in units of heads.
+int64_t PlaceOf(const Problem& p, const Tile& tile, int64_t key, int64_t k) {
+  const int64_t page = p.table[tile.b * p.P + key / p.page_size];
+  return (std::clamp<int64_t>(page, 0, p.num_pages - 1) * p.page_size + key % p.page_size) * p.K + k;
+}
+
+// Sixteen numbers, from `h` on, of up to sixteen keys, as columns of scratch.keys.
 template <ffi::DataType kType>
-void LoadBlock(const Problem& p, const Tile& tile, int64_t first, int64_t count, Scratch& scratch) {
-  const int64_t padded_H = p.padded_H();
-  int64_t places[kKeys];
-  float key_scales[kKeys];
-  for (int64_t t = 0; t < count; ++t) {
-    places[t] = PlaceOf(p, tile, first + t);
-    key_scales[t] = p.key_scales ? p.key_scales[places[t]] : 1.0f;
-  }
-  for (int64_t t = 0; t < kKeys; t += kLanes) {
-    for (int64_t h = 0; h < padded_H; h += kLanes) {
-      Floats rows[kLanes];
-      for (int i = 0; i < kLanes; ++i) {
-        rows[i] = Zero();
-        if (t + i >= count) continue;
-        rows[i] = LoadHead(p.key_pages, kType, places[t + i] * p.H + h, p.H - h);
-        if (kType == ffi::S8) rows[i] *= key_scales[t + i];
-      }
-      Transpose(rows);
-      for (int i = 0; i < kLanes; ++i) Store(&scratch.keys[(h + i) * kKeys + t], rows[i]);
+TRELLAX_INLINE void LoadKeys(const Problem& p, const int64_t* places, int64_t t, int64_t count, int64_t h, Scratch& scratch) {
+  Floats rows[kLanes];
+  if (count - t >= kLanes && p.H - h >= kLanes) {
+#pragma GCC unroll 16
+    for (int i = 0; i < kLanes; ++i) rows[i] = LoadLanes<kType>(p.key_pages, places[t + i] * p.H + h);
+  } else {
+    for (int i = 0; i < kLanes; ++i) {
+      rows[i] = t + i < count ? LoadHead<kType>(p.key_pages, places[t + i] * p.H + h, p.H - h) : Zero();
     }
   }
+  if (kType == ffi::S8) {
+    for (int i = 0; i < kLanes && t + i < count; ++i) rows[i] *= p.key_scales[places[t + i]];
+  }
+  Transpose(rows);
+#pragma GCC unroll 16
+  for (int i = 0; i < kLanes; ++i) Store(&scratch.keys[(h + i) * kKeys + t], rows[i]);
+}
+
+// Copies `count` keys of a kv head, from `first` on, as columns, and their values as rows; columns beyond them are zeros.
+template <ffi::DataType kType>
+void LoadBlock(const Problem& p, const Tile& tile, int64_t k, int64_t first, int64_t count, Scratch& scratch) {
+  const int64_t padded_H = p.padded_H();
+  int64_t places[kKeys];
+  for (int64_t t = 0; t < count; ++t) places[t] = PlaceOf(p, tile, first + t, k);
+  for (int64_t t = 0; t < kKeys; t += kLanes) {
+    for (int64_t h = 0; h < padded_H; h += kLanes) LoadKeys<kType>(p, places, t, count, h, scratch);
+  }
   for (int64_t t = 0; t < count; ++t) {
+    float* to = &scratch.values[t * padded_H];
     for (int64_t h = 0; h < padded_H; h += kLanes) {
-      Floats value = LoadHead(p.value_pages, kType, places[t] * p.H + h, p.H - h);
+      Floats value = LoadHead<kType>(p.value_pages, places[t] * p.H + h, p.H - h);
       if (kType == ffi::S8) value *= p.value_scales[places[t]];
-      Store(&scratch.values[t * padded_H + h], value);
+      Store(to + h, value);
+    }
+  }
+}
+
+// Asks for keys and values of all heads of a tile before they are needed, in the order in which they lie in memory.
+template <ffi::DataType kType>
+void Prefetch(const Problem& p, const Tile& tile, int64_t begin, int64_t end) {
+  const int64_t bytes = tile.heads * p.H * BytesOf(kType);
+  for (int64_t key = begin; key < std::min(end, tile.keys.end); ++key) {
+    const int64_t at = PlaceOf(p, tile, key, tile.k) * p.H * BytesOf(kType);
+    for (int64_t i = 0; i < bytes; i += 64) {
+      __builtin_prefetch(static_cast<const char*>(p.key_pages) + at + i, 0, 2);
+      __builtin_prefetch(static_cast<const char*>(p.value_pages) + at + i, 0, 2);
     }
   }
 }
@@ -254,10 +324,10 @@ void FinishScores(const Problem& p, Range visible, float slope, float distance, 
   }
 }
 
-// Turns one query's scores into exponentials, and shrinks its sums to the new maximum.
-void AddToSoftmax(const Problem& p, const Tile& tile, int64_t row, int64_t first, float* at, Softmax& softmax) {
-  const int64_t s = (tile.first + row) / p.G(), n = tile.k * p.G() + (tile.first + row) % p.G();
-  const Range keys = VisibleKeys(p, tile.b, s);
+// Turns the scores of a tile's i-th query into exponentials, and shrinks its sums to the new maximum.
+void AddToSoftmax(const Problem& p, const Tile& tile, int64_t i, int64_t first, float* at, Softmax& softmax) {
+  const Query query(p, tile, i);
+  const Range keys = VisibleKeys(p, tile.b, query.s);
   const Range visible{std::max<int64_t>(keys.begin - first, 0), std::min<int64_t>(keys.end - first, kKeys)};
   if (visible.end <= visible.begin) {
     std::fill(at, at + kKeys, 0.0f);
@@ -265,11 +335,11 @@ void AddToSoftmax(const Problem& p, const Tile& tile, int64_t row, int64_t first
   }
   Floats scores[kScoreVectors];
   for (int64_t v = 0; v < kScoreVectors; ++v) scores[v] = Load(at + v * kLanes);
-  const float distance = static_cast<float>(p.positions[tile.b * p.S + s] - first);
-  FinishScores(p, visible, p.slopes ? p.slopes[n] : 0.0f, distance, scores);
+  const float distance = static_cast<float>(p.positions[tile.b * p.S + query.s] - first);
+  FinishScores(p, visible, p.slopes ? p.slopes[query.n] : 0.0f, distance, scores);
   Floats largest = scores[0];
   for (int64_t v = 1; v < kScoreVectors; ++v) largest = Max(largest, scores[v]);
-  const float max = std::max(softmax.max[row], LargestOf(largest));
+  const float max = std::max(softmax.max[i], LargestOf(largest));
   Floats sum = Zero();
   for (int64_t v = 0; v < kScoreVectors; ++v) {
     const Floats weight = Exp(scores[v] - max);
@@ -277,19 +347,20 @@ void AddToSoftmax(const Problem& p, const Tile& tile, int64_t row, int64_t first
     sum += scores[v];
     Store(at + v * kLanes, scores[v]);
   }
-  const float shrink = Exp(softmax.max[row] - max);
-  softmax.max[row] = max;
-  softmax.sum[row] = softmax.sum[row] * shrink + SumOf(sum);
-  float* values = softmax.values.get() + row * p.padded_H();
+  const float shrink = Exp(softmax.max[i] - max);
+  softmax.max[i] = max;
+  softmax.sum[i] = softmax.sum[i] * shrink + SumOf(sum);
+  float* values = softmax.values.get() + i * p.padded_H();
   for (int64_t h = 0; h < p.padded_H(); h += kLanes) Store(values + h, Load(values + h) * shrink);
 }
 
 void LoadQueries(const Problem& p, const Tile& tile, Scratch& scratch) {
-  for (int64_t row = 0; row < tile.rows; ++row) {
-    const int64_t s = (tile.first + row) / p.G(), n = tile.k * p.G() + (tile.first + row) % p.G();
+  for (int64_t i = 0; i < tile.size(); ++i) {
+    const int64_t place = Query(p, tile, i).Place(p, tile);
     for (int64_t h = 0; h < p.padded_H(); h += kLanes) {
-      const Floats q = LoadHead(p.q, p.q_type, ((tile.b * p.S + s) * p.N + n) * p.H + h, p.H - h);
-      Store(&scratch.queries[row * p.padded_H() + h], q * p.scale);
+      const Floats q = p.q_type == ffi::F32 ? LoadHead<ffi::F32>(p.q, place + h, p.H - h)
+                                            : LoadHead<ffi::BF16>(p.q, place + h, p.H - h);
+      Store(&scratch.queries[i * p.padded_H() + h], q * p.scale);
     }
   }
 }
@@ -298,19 +369,23 @@ void LoadQueries(const Problem& p, const Tile& tile, Scratch& scratch) {
 template <ffi::DataType kType>
 void AttendSplit(const Problem& p, const Tile& tile, int64_t split, Scratch& scratch, Softmax& softmax) {
   const int64_t padded_H = p.padded_H();
-  softmax.Clear(tile.rows, padded_H);
+  softmax.Clear(tile.size(), padded_H);
   const int64_t end = std::min(tile.keys.end, (split + 1) * kSplit);
   const int64_t begin = std::max(tile.keys.begin / kKeys * kKeys, split * kSplit);
   for (int64_t first = begin; first < end; first += kKeys) {
-    const int64_t count = std::min(kKeys, end - first);
-    LoadBlock<kType>(p, tile, first, count, scratch);
-    Products<false>(scratch.queries.get(), padded_H, scratch.keys.get(), kKeys, p.H, scratch.scores.get(), kKeys,
-                    tile.rows, kKeys);
-    for (int64_t row = 0; row < tile.rows; ++row) {
-      AddToSoftmax(p, tile, row, first, &scratch.scores[row * kKeys], softmax);
+    const int64_t count = std::min(kKeys, end - first), next = first + kKeys;
+    for (int64_t head = 0; head < tile.heads; ++head) {
+      Prefetch<kType>(p, tile, next + kKeys * head / tile.heads, next + kKeys * (head + 1) / tile.heads);
+      LoadBlock<kType>(p, tile, tile.k + head, first, count, scratch);
+      const int64_t of_head = head * tile.rows;
+      Products<false>(&scratch.queries[of_head * padded_H], padded_H, scratch.keys.get(), kKeys, p.H,
+                      scratch.scores.get(), kKeys, tile.rows, kKeys);
+      for (int64_t row = 0; row < tile.rows; ++row) {
+        AddToSoftmax(p, tile, of_head + row, first, &scratch.scores[row * kKeys], softmax);
+      }
+      Products<true>(scratch.scores.get(), kKeys, scratch.values.get(), padded_H, count,
+                     &softmax.values[of_head * padded_H], padded_H, tile.rows, padded_H);
     }
-    Products<true>(scratch.scores.get(), kKeys, scratch.values.get(), padded_H, count, softmax.values.get(), padded_H,
-                   tile.rows, padded_H);
   }
 }
 
@@ -331,16 +406,15 @@ void Join(const Softmax& later, int64_t rows, int64_t padded_H, Softmax& all) {
 }
 
 void StoreResult(const Problem& p, const Tile& tile, const Softmax& softmax) {
-  for (int64_t row = 0; row < tile.rows; ++row) {
-    const int64_t s = (tile.first + row) / p.G(), n = tile.k * p.G() + (tile.first + row) % p.G();
-    const int64_t at = ((tile.b * p.S + s) * p.N + n) * p.H;
-    const float factor = softmax.sum[row] > 0 ? 1.0f / softmax.sum[row] : 0.0f;
-    const float* values = softmax.values.get() + row * p.padded_H();
+  for (int64_t i = 0; i < tile.size(); ++i) {
+    const int64_t place = Query(p, tile, i).Place(p, tile);
+    const float factor = softmax.sum[i] > 0 ? 1.0f / softmax.sum[i] : 0.0f;
+    const float* values = &softmax.values[i * p.padded_H()];
     for (int64_t h = 0; h < p.H; ++h) {
       if (p.q_type == ffi::F32) {
-        static_cast<float*>(p.out)[at + h] = values[h] * factor;
+        static_cast<float*>(p.out)[place + h] = values[h] * factor;
       } else {
-        static_cast<uint16_t*>(p.out)[at + h] = ToBfloat16(values[h] * factor);
+        static_cast<uint16_t*>(p.out)[place + h] = ToBfloat16(values[h] * factor);
       }
     }
   }
@@ -349,15 +423,14 @@ void StoreResult(const Problem& p, const Tile& tile, const Softmax& softmax) {
 // One thread takes all splits of a tile, one after the other.
 template <ffi::DataType kType>
 void AttendTile(const Problem& p, const Tile& tile) {
-  Scratch scratch(p.padded_H());
-  Softmax all(p.padded_H()), split(p.padded_H());
-  all.Clear(tile.rows, p.padded_H());
+  Scratch& scratch = Scratch::OfThread(p.padded_H());
+  scratch.all.Clear(tile.size(), p.padded_H());
   LoadQueries(p, tile, scratch);
   for (int64_t i = 0; i < tile.num_splits(); ++i) {
-    AttendSplit<kType>(p, tile, tile.first_split() + i, scratch, split);
-    Join(split, tile.rows, p.padded_H(), all);
+    AttendSplit<kType>(p, tile, tile.first_split() + i, scratch, scratch.split);
+    Join(scratch.split, tile.size(), p.padded_H(), scratch.all);
   }
-  StoreResult(p, tile, all);
+  StoreResult(p, tile, scratch.all);
 }
 
 // Threads share the splits of each tile, which are joined afterwards.
@@ -368,34 +441,33 @@ void AttendInSplits(ffi::ThreadPool& pool, const Problem& p, const std::vector<T
   for (size_t i = 0; i < tiles.size(); ++i) {
     for (int64_t j = 0; j < tiles[i].num_splits(); ++j) {
       items.emplace_back(i, tiles[i].first_split() + j);
-      parts.emplace_back(p.padded_H());
+      parts.emplace_back(tiles[i].size(), p.padded_H());
     }
   }
   ParallelFor(pool, items.size(), [&](int64_t item) {
     const Tile& tile = tiles[items[item].first];
-    Scratch scratch(p.padded_H());
+    Scratch& scratch = Scratch::OfThread(p.padded_H());
     LoadQueries(p, tile, scratch);
     AttendSplit<kType>(p, tile, items[item].second, scratch, parts[item]);
   });
-  Softmax all(p.padded_H());
+  Softmax& all = Scratch::OfThread(p.padded_H()).all;
   size_t item = 0;
   for (const Tile& tile : tiles) {
-    all.Clear(tile.rows, p.padded_H());
-    for (int64_t j = 0; j < tile.num_splits(); ++j) Join(parts[item++], tile.rows, p.padded_H(), all);
+    all.Clear(tile.size(), p.padded_H());
+    for (int64_t j = 0; j < tile.num_splits(); ++j) Join(parts[item++], tile.size(), p.padded_H(), all);
     StoreResult(p, tile, all);
   }
 }
 
 template <ffi::DataType kType>
 void Attend(ffi::ThreadPool& pool, const Problem& p) {
-  std::vector<Tile> tiles;
-  int64_t all_splits = 0, most_splits = 0;
-  for (int64_t i = 0; i < p.B * p.K * p.num_tiles(); ++i) {
-    tiles.push_back(MakeTile(p, i));
-    all_splits += tiles.back().num_splits();
-    most_splits = std::max(most_splits, tiles.back().num_splits());
-  }
   const int64_t num_threads = std::max<int64_t>(pool.num_threads(), 1);
+  const std::vector<Tile> tiles = MakeTiles(p, num_threads);
+  int64_t all_splits = 0, most_splits = 0;
+  for (const Tile& tile : tiles) {
+    all_splits += tile.num_splits();
+    most_splits = std::max(most_splits, tile.num_splits());
+  }
   if (num_threads > 1 && most_splits > 1 && most_splits * num_threads * 2 > all_splits) {
     return AttendInSplits<kType>(pool, p, tiles);
   }
