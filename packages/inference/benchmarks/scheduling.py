@@ -2,8 +2,8 @@
 
     python -m benchmarks.scheduling        # in packages/inference
 
-Writes results/scheduling.json: microseconds of CPU a step, for sequences that all decode (and now and then take a page), and
-for prompts that come and go meanwhile. One thread, so CPU time does not depend on what else the machine does.
+Writes results/scheduling.json: microseconds of wall time a step, for sequences that all decode (and now and then take a page),
+and for prompts that come and go meanwhile. Medians; what lies far above them is other work of the machine, if it is not idle.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def measured(num_sequences: int, *, max_tokens: int) -> dict[str, list[float]]:
 
     Args:
         num_sequences: that run at once, with twice as many to come after them.
-        max_tokens: of each. As many steps as `NUM_STEPS` or more: none ends while it is timed.
+        max_tokens: of each; enough that slots fill up faster than they empty.
     """
     limits = Limits(
         num_pages=1 + num_sequences * MAX_LENGTH // PAGE_SIZE,
@@ -77,12 +77,12 @@ def main() -> None:
         for name, max_tokens in (("all decode", NUM_STEPS * 3), ("prompts come and go", 512)):
             samples = measured(num_sequences, max_tokens=max_tokens)
             medians = {part: round(statistics.median(samples[part]), 1) for part in PARTS}
-            p99 = {part: round(float(np.quantile(samples[part], 0.99)), 1) for part in PARTS}
+            p90 = {part: round(float(np.quantile(samples[part], 0.9)), 1) for part in PARTS}
             title = f"{num_sequences} sequences, {name}"
-            report[title] = {"median_us": medians, "p99_us": p99}
-            print(f"{title:36s} median µs {medians}, p99 {p99}")
+            report[title] = {"median_us": medians, "p90_us": p90}
+            print(f"{title:36s} median µs {medians}, p90 {p90}")
     about = {
-        "what": f"CPU µs a step of the scheduler, {NUM_STEPS} steps, prompts of {PROMPT_LENGTH}, pages of {PAGE_SIZE}",
+        "what": f"wall µs a step of the scheduler, {NUM_STEPS} steps, prompts of {PROMPT_LENGTH}, pages of {PAGE_SIZE}",
         "python": platform.python_version(),
         "machine": platform.machine(),
         "num_cpus": os.cpu_count(),

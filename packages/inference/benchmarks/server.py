@@ -13,12 +13,12 @@ from __future__ import annotations
 import argparse
 import asyncio
 import dataclasses
+import importlib.metadata
 import json
 import multiprocessing
 import os
 import pathlib
 import platform
-import statistics
 import threading
 import time
 from collections.abc import AsyncGenerator, Sequence
@@ -160,12 +160,13 @@ async def load(port: int, streams: int, num_tokens: int, chat: bool) -> int:
     return sum(await asyncio.gather(*(read_stream(port, chat, num_tokens) for _ in range(streams))))
 
 
-def main() -> None:
-    args = _arguments()
+def measure(args: argparse.Namespace) -> list[dict[str, float]]:
+    """Returns samples: wall and CPU seconds of as many tokens as `args` ask for, and their quotients."""
     here, there = multiprocessing.Pipe()
     process = multiprocessing.get_context("spawn").Process(target=serve, args=(there,))
     process.start()
     port = here.recv()
+    samples = []
 
     def cpu_s() -> float:
         here.send(None)
@@ -173,23 +174,61 @@ def main() -> None:
 
     try:
         asyncio.run(load(port, 4, 50, args.chat))
-        for _ in range(3):
-            before, start = cpu_s(), time.perf_counter()
-            events = asyncio.run(load(port, args.streams, args.tokens, args.chat))
-            wall, cpu = time.perf_counter() - start, cpu_s() - before
-            print(
-                f"{events} events, {events / wall:.0f}/s wall, {cpu / events * 1e6:.1f} us CPU per token"
+        for _ in range(args.repeats):
+            cpu, wall = cpu_s(), time.perf_counter()
+            tokens = asyncio.run(load(port, args.streams, args.tokens, args.chat))
+            wall, cpu = time.perf_counter() - wall, cpu_s() - cpu
+            samples.append(
+                {
+                    "tokens": tokens,
+                    "wall_s": wall,
+                    "cpu_s": cpu,
+                    "tokens_per_s": tokens / wall,
+                    "cpu_us_per_token": cpu / tokens * 1e6,
+                }
             )
     finally:
         process.terminate()
         process.join()
+    return samples
+
+
+def main() -> None:
+    args = _arguments()
+    samples = measure(args)
+    for sample in samples:
+        print(
+            f"{sample['tokens_per_s']:8.0f} tokens/s  {sample['cpu_us_per_token']:6.1f} us CPU a token"
+        )
+    if args.save:
+        names = ("uvicorn", "starlette", "uvloop", "h11", "httptools")
+        report = {
+            "date": time.strftime("%Y-%m-%dT%H:%MZ", time.gmtime()),
+            "platform": platform.platform(),
+            "load_average": [round(load, 2) for load in os.getloadavg()],
+            "versions": {name: _version(name) for name in names},
+            "streams": args.streams,
+            "kind": "chat" if args.chat else "completion",
+            "samples": samples,
+        }
+        RESULTS.mkdir(exist_ok=True)
+        (RESULTS / "server.json").write_text(json.dumps(report, indent=1) + "\n")
+
+
+def _version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--streams", type=int, default=32)
-    parser.add_argument("--tokens", type=int, default=400)
-    parser.add_argument("--chat", action="store_true")
+    parser.add_argument("--streams", type=int, default=32, help="at once")
+    parser.add_argument("--tokens", type=int, default=400, help="of each stream")
+    parser.add_argument("--repeats", type=int, default=3, help="samples")
+    parser.add_argument("--chat", action="store_true", help="chats instead of completions")
+    parser.add_argument("--save", action="store_true", help="write results/server.json")
     return parser.parse_args()
 
 

@@ -25,8 +25,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.peers.client import Load, Tools, measure
+from benchmarks.peers.contestants import Peer, peers
 from benchmarks.peers.report import machine, medians, summary, table, versions
-from benchmarks.peers.servers import Peer, Server, peers, prioritize, running
+from benchmarks.peers.servers import Server, prioritize, running
 
 RESULTS = Path(__file__).parents[1] / "results" / "peers.json"
 # Requests in flight: requests measured.

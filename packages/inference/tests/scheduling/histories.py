@@ -257,13 +257,17 @@ class Simulation:
         taken = len(plan.decode) * limits.tokens_per_decode + num_chunk_tokens
         assert taken <= limits.max_tokens_per_step and len(plan.prefill) <= limits.max_prefill_rows
         slots = [row.slot for row in plan.rows]
-        assert len({*slots}) == len(slots) and not {*plan.preempted} & {r.request_id for r in plan.rows}
+        assert len({*slots}) == len(slots) and not {*plan.preempted} & {
+            r.request_id for r in plan.rows
+        }
         for chunk in plan.prefill:
             self.check_chunk(chunk)
         for row in plan.rows:
             sequence = self.state.sequences[row.request_id]
             start = row.start if isinstance(row, PrefillChunk) else row.position
-            if sequence.status is Status.RUNNING and start // limits.page_size < len(sequence.pages):
+            if sequence.status is Status.RUNNING and start // limits.page_size < len(
+                sequence.pages
+            ):
                 page = sequence.pages[start // limits.page_size]
                 assert pages.count(page) == 1 and not pages.is_registered(page), row
 

@@ -88,9 +88,9 @@ def test_a_prompt_is_computed_in_chunks_and_draws_with_its_last() -> None:
         (8, 16, False),
         (16, 19, True),
     ]
-    assert tuple(itertools.chain(*(c.token_ids for c in chunks))) == state.sequences[
-        "a"
-    ].token_ids(0, 19)
+    assert tuple(itertools.chain(*(c.token_ids for c in chunks))) == state.sequences["a"].token_ids(
+        0, 19
+    )
 
 
 def test_no_more_prompts_than_rows() -> None:
@@ -207,7 +207,11 @@ def test_a_prompt_waits_for_a_page_that_another_is_computing() -> None:
     for name in "abcd":
         state.add(request(name, 13, prompt_ids=prompt(13)))
     assert [(c.request_id, c.start) for c in step(state).prefill] == [("a", 0)]
-    assert [(c.request_id, c.start) for c in step(state).prefill] == [("b", 12), ("c", 12), ("d", 12)]
+    assert [(c.request_id, c.start) for c in step(state).prefill] == [
+        ("b", 12),
+        ("c", 12),
+        ("d", 12),
+    ]
 
 
 def test_nothing_is_shared_after_the_weights_change() -> None:
@@ -330,7 +334,9 @@ def test_a_running_sequence_without_pages_keeps_newcomers_out() -> None:
     step(state)
     state.add(request("c", 1, 1))
     plan = step(state)
-    assert [row.request_id for row in plan.decode] == ["a"], "three pages are left, and b takes five"
+    assert [row.request_id for row in plan.decode] == [
+        "a"
+    ], "three pages are left, and b takes five"
     assert not plan.prefill
     run_to_the_end(state)
 
@@ -339,7 +345,9 @@ def test_newcomers_are_not_started_to_be_preempted_at_once() -> None:
     """Pages for the whole prompt, what running prompts still need, and one for each that runs must be there."""
     state = SchedulerState(limits(num_pages=11))
     state.add(request("a", 20, 4))
-    state.add(request("b", 20, 4))  # Five pages; "a" takes two now, three more, and another when it decodes.
+    state.add(
+        request("b", 20, 4)
+    )  # Five pages; "a" takes two now, three more, and another when it decodes.
     assert [c.request_id for c in step(state).prefill] == ["a"]
     run_to_the_end(state)
     assert state.num_preemptions == 0

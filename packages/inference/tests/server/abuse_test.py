@@ -87,7 +87,11 @@ def test_a_body_that_is_no_object_is_refused(path: str, content: bytes) -> None:
         ({"prompt": {"a": 1}}, "prompt", "must be a text"),
         ({"prompt": "a" * 600}, "prompt", "at most 511 tokens; it has 601"),
         ({"prompt": ["a"] * 300}, "prompt", "at most 256 prompts"),
-        ({"max_tokens": 512}, "max_tokens", "2 tokens and max_tokens asks for 512 more; the model holds 512"),
+        (
+            {"max_tokens": 512},
+            "max_tokens",
+            "2 tokens and max_tokens asks for 512 more; the model holds 512",
+        ),
         ({"max_tokens": -1}, "max_tokens", "it must be a whole number of at least 0"),
         ({"max_tokens": 1.5}, "max_tokens", "it must be a whole number"),
         ({"max_tokens": "9"}, "max_tokens", "max_tokens is '9'; it must be a whole number"),
@@ -119,7 +123,11 @@ def test_a_body_that_is_no_object_is_refused(path: str, content: bytes) -> None:
         ({"logit_bias": {"٣": 1}}, "logit_bias", "has the key"),
         ({"logit_bias": {"1": 101}}, "logit_bias.1", "at most 100"),
         ({"logit_bias": {"258": 1}}, "logit_bias", "names token 258"),
-        ({"logit_bias": {str(i): 1 for i in range(1025)}}, "logit_bias", "1025 entries; at most 1024"),
+        (
+            {"logit_bias": {str(i): 1 for i in range(1025)}},
+            "logit_bias",
+            "1025 entries; at most 1024",
+        ),
         ({"logit_bias": [1]}, "logit_bias", "an object"),
         ({"logprobs": 21}, "logprobs", "at most 20"),
         ({"logprobs": True}, "logprobs", "logprobs is true"),
@@ -158,8 +166,14 @@ def test_a_wrong_field_is_named(fields: dict[str, Any], param: str, message: str
         ({"messages": [{"content": "a"}]}, "messages[0].role"),
         ({"messages": [{"role": "robot", "content": "a"}]}, "messages[0].role"),
         ({"messages": [USER, {"role": "user", "content": 3}]}, "messages[1].content"),
-        ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "messages[0].content[0].type"),
-        ({"messages": [{"role": "user", "content": [{"type": "text"}]}]}, "messages[0].content[0].text"),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]},
+            "messages[0].content[0].type",
+        ),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "text"}]}]},
+            "messages[0].content[0].text",
+        ),
         ({"messages": [USER] * 2049}, "messages"),
         ({"max_tokens": 0}, "max_tokens"),
         ({"max_completion_tokens": 600}, "max_completion_tokens"),
@@ -196,13 +210,16 @@ def test_a_fault_of_the_server_says_nothing_of_it(caplog: pytest.LogCaptureFixtu
 # ---- addresses, methods, types, sizes -----------------------------------------------------------
 
 
-@pytest.mark.parametrize("path", ["/nothing", "/v1", "/v1/completions/", "/v1/completions/1", "/../etc"])
+@pytest.mark.parametrize(
+    "path", ["/nothing", "/v1", "/v1/completions/", "/v1/completions/1", "/../etc"]
+)
 def test_an_address_that_is_not_there_is_a_404(path: str) -> None:
     error_of(ask(path), 404)
 
 
 @pytest.mark.parametrize(
-    ("method", "path"), [("GET", COMPLETIONS), ("POST", "/health"), ("DELETE", "/v1/models"), ("X", "/")]
+    ("method", "path"),
+    [("GET", COMPLETIONS), ("POST", "/health"), ("DELETE", "/v1/models"), ("X", "/")],
 )
 def test_another_method_is_a_405_that_names_the_one_there_is(method: str, path: str) -> None:
     answer = ask(path, method=method)
@@ -217,13 +234,17 @@ def test_an_unknown_model_is_a_404(path: str) -> None:
     assert (error["param"], error["code"]) == ("model", "model_not_found")
 
 
-@pytest.mark.parametrize("media_type", ["text/plain", "application/x-www-form-urlencoded", "jsonish"])
+@pytest.mark.parametrize(
+    "media_type", ["text/plain", "application/x-www-form-urlencoded", "jsonish"]
+)
 def test_another_media_type_is_a_415(media_type: str) -> None:
     headers = {"content-type": media_type}
     error_of(ask(COMPLETIONS, content=b'{"prompt": "a"}', headers=headers), 415)
 
 
-@pytest.mark.parametrize("media_type", ["application/json; charset=utf-8", "APPLICATION/JSON", "application/x+json"])
+@pytest.mark.parametrize(
+    "media_type", ["application/json; charset=utf-8", "APPLICATION/JSON", "application/x+json"]
+)
 def test_json_by_any_name_is_taken(media_type: str) -> None:
     headers = {"content-type": media_type}
     assert ask(COMPLETIONS, content=b'{"prompt": "a"}', headers=headers).status_code == 200
@@ -250,30 +271,80 @@ def test_a_content_length_that_is_no_number_is_a_400() -> None:
 # ---- fuzz ---------------------------------------------------------------------------------------
 
 _JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=8),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3)
+    | st.dictionaries(st.text(max_size=8), inner, max_size=3),
     max_leaves=6,
 )
 _FIELDS = st.sampled_from(
     [
-        *("prompt", "messages", "max_tokens", "max_completion_tokens", "temperature", "top_p", "top_k", "min_p"),
-        *("n", "stop", "stop_token_ids", "seed", "stream", "stream_options", "logprobs", "top_logprobs", "echo"),
-        *("logit_bias", "presence_penalty", "response_format", "tools", "tool_choice", "guided_json"),
-        *("structured_outputs", "guided_choice", "model", "prompt_logprobs", "priority", "request_id"),
-        *("chat_template_kwargs", "min_tokens", "tokens", "input", "encoding_format", "return_token_ids"),
+        *(
+            "prompt",
+            "messages",
+            "max_tokens",
+            "max_completion_tokens",
+            "temperature",
+            "top_p",
+            "top_k",
+            "min_p",
+        ),
+        *(
+            "n",
+            "stop",
+            "stop_token_ids",
+            "seed",
+            "stream",
+            "stream_options",
+            "logprobs",
+            "top_logprobs",
+            "echo",
+        ),
+        *(
+            "logit_bias",
+            "presence_penalty",
+            "response_format",
+            "tools",
+            "tool_choice",
+            "guided_json",
+        ),
+        *(
+            "structured_outputs",
+            "guided_choice",
+            "model",
+            "prompt_logprobs",
+            "priority",
+            "request_id",
+        ),
+        *(
+            "chat_template_kwargs",
+            "min_tokens",
+            "tokens",
+            "input",
+            "encoding_format",
+            "return_token_ids",
+        ),
     ]
 )
 _GOOD = {"prompt": "ab", "messages": [USER], "input": "a", "tokens": [1], "max_tokens": 2}
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+@settings(
+    max_examples=400, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True
+)
 @given(st.sampled_from(POSTS), st.dictionaries(_FIELDS, _JSON, max_size=4))
 def test_no_json_makes_the_server_fail(path: str, fields: dict[str, Any]) -> None:
     engine = FakeEngine(step_s=None)
     answer = ask(path, _GOOD | fields, engine=engine)
     if answer.status_code != 200:
         error_of(answer, answer.status_code)
-    assert answer.status_code in (200, 400, 404) or (answer.status_code, path) == (501, "/v1/embeddings")
+    assert answer.status_code in (200, 400, 404) or (answer.status_code, path) == (
+        501,
+        "/v1/embeddings",
+    )
     assert not engine.running
 
 

@@ -190,9 +190,7 @@ def test_a_wrong_key_is_an_authentication_error(server: Listening) -> None:
         client.models.list()
 
 
-def test_a_full_server_is_asked_again_by_the_client(
-    server: Listening, engine: FakeEngine
-) -> None:
+def test_a_full_server_is_asked_again_by_the_client(server: Listening, engine: FakeEngine) -> None:
     engine.queue_limit = 0
     with openai.OpenAI(base_url=f"{server.url}/v1", api_key="secret", max_retries=0) as client:
         with pytest.raises(openai.InternalServerError) as raised:

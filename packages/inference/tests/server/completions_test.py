@@ -40,7 +40,10 @@ def seen(body: dict[str, Any]) -> SamplingParams:
         ({"logit_bias": {"5": 2, "65": -100}}, {"logit_bias": ((5, 2.0), (65, -100.0))}),
         ({"seed": 11}, {"seed": 11}),
         ({"stop": "END"}, {"stop": ("END",)}),
-        ({"stop": ["a b", "c"], "stop_token_ids": [9]}, {"stop": ("a b", "c"), "stop_token_ids": (9,)}),
+        (
+            {"stop": ["a b", "c"], "stop_token_ids": [9]},
+            {"stop": ("a b", "c"), "stop_token_ids": (9,)},
+        ),
         ({"ignore_eos": True, "min_tokens": 2}, {"ignore_eos": True, "min_tokens": 2}),
         ({"include_stop_str_in_output": True}, {"include_stop": True}),
         ({"skip_special_tokens": False}, {"skip_special_tokens": False}),
@@ -50,7 +53,12 @@ def seen(body: dict[str, Any]) -> SamplingParams:
         ({"response_format": {"type": "text"}}, {"constraint": None}),
         ({"response_format": {"type": "json_object"}}, {"constraint": Constraint("json_object")}),
         (
-            {"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "null"}}}},
+            {
+                "response_format": {
+                    "type": "json_schema",
+                    "json_schema": {"name": "x", "schema": {"type": "null"}},
+                }
+            },
             {"constraint": Constraint("json_schema", '{"type": "null"}')},
         ),
         ({"guided_json": {"a": 1}}, {"constraint": Constraint("json_schema", '{"a": 1}')}),
@@ -86,7 +94,9 @@ def test_unknown_fields_are_ignored() -> None:
         ([[1], [2, 3]], [(1,), (2, 3)]),
     ],
 )
-def test_prompts_are_texts_or_tokens_one_or_several(prompt: Any, ids: list[tuple[int, ...]]) -> None:
+def test_prompts_are_texts_or_tokens_one_or_several(
+    prompt: Any, ids: list[tuple[int, ...]]
+) -> None:
     engine = FakeEngine()
     answer = ask(URL, {"prompt": prompt, "max_tokens": 2}, engine=engine).json()
     assert [request.prompt_ids for request in engine.seen] == ids
@@ -171,7 +181,9 @@ def test_a_prompt_counts_once_for_all_its_samples() -> None:
 
 
 def test_token_ids_come_along_if_asked_for() -> None:
-    choice = ask(URL, {"prompt": "h", "max_tokens": 2, "return_token_ids": True}).json()["choices"][0]
+    choice = ask(URL, {"prompt": "h", "max_tokens": 2, "return_token_ids": True}).json()["choices"][
+        0
+    ]
     assert (choice["prompt_token_ids"], choice["token_ids"]) == ([BOS, 104], [72, 72])
 
 
@@ -202,7 +214,13 @@ def test_echo_puts_the_prompt_first_with_logprobs_of_all_but_its_first_token() -
 
 def test_a_scoring_harness_finds_the_continuation_s_logprobs() -> None:
     """As lm-eval reads them: token-id prompts, echo, one token that is dropped."""
-    body = {"prompt": [[65, 66, 67, 68]], "max_tokens": 1, "logprobs": 1, "echo": True, "temperature": 0}
+    body = {
+        "prompt": [[65, 66, 67, 68]],
+        "max_tokens": 1,
+        "logprobs": 1,
+        "echo": True,
+        "temperature": 0,
+    }
     choice = ask(URL, body).json()["choices"][0]
     values = choice["logprobs"]["token_logprobs"][2:-1]
     tops = choice["logprobs"]["top_logprobs"][2:-1]

@@ -71,7 +71,9 @@ def test_what_was_tokenized_is_detokenized() -> None:
     assert ask("/detokenize", {"tokens": ids}).json() == {"prompt": "héllo"}
 
 
-@pytest.mark.parametrize("body", [{}, {"prompt": "a", "messages": [{"role": "user", "content": "a"}]}])
+@pytest.mark.parametrize(
+    "body", [{}, {"prompt": "a", "messages": [{"role": "user", "content": "a"}]}]
+)
 def test_either_a_text_or_a_conversation_is_tokenized(body: dict[str, Any]) -> None:
     assert ask("/tokenize", body).status_code == 400
 
@@ -110,7 +112,16 @@ def test_a_wrong_input_is_named_as_clients_call_it() -> None:
 
 @pytest.mark.parametrize(
     "header",
-    [None, "first", "Bearer", "Bearer ", "Bearer third", "Bearer firs", "Basic first", "Bearer first second"],
+    [
+        None,
+        "first",
+        "Bearer",
+        "Bearer ",
+        "Bearer third",
+        "Bearer firs",
+        "Basic first",
+        "Bearer first second",
+    ],
 )
 def test_without_a_key_there_is_a_401(header: str | None) -> None:
     headers = {} if header is None else {"authorization": header}
@@ -176,8 +187,15 @@ def test_the_page_has_all_it_needs_in_itself() -> None:
     assert "default-src 'none'" in answer.headers["content-security-policy"]
     addresses = re.findall(r"""(?:src|href)=["']([^"']+)""", answer.text)
     assert all(address.startswith(("data:", "#")) for address in addresses)
-    assert "http://" not in answer.text.replace("http://www.w3.org", "") and "@import" not in answer.text
-    assert set(re.findall(r'fetch\("?([\w/]+)', answer.text)) == {"stats", "v1/chat/completions", "v1/completions"}
+    assert (
+        "http://" not in answer.text.replace("http://www.w3.org", "")
+        and "@import" not in answer.text
+    )
+    assert set(re.findall(r'fetch\("?([\w/]+)', answer.text)) == {
+        "stats",
+        "v1/chat/completions",
+        "v1/completions",
+    }
 
 
 def test_the_page_can_be_left_out() -> None:

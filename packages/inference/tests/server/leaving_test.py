@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import socket
@@ -62,7 +63,10 @@ def test_a_client_that_leaves_aborts_its_requests_within_a_step(
         assert eventually(lambda: not slow.running, within_s=0.5)
         assert len(slow.aborted) == 4
         metrics = httpx.get(server.url + "/metrics").text
-        assert 'request_success_total{engine="0",finished_reason="abort",model_name="fake/model"} 4.0' in metrics
+        assert (
+            'request_success_total{engine="0",finished_reason="abort",model_name="fake/model"} 4.0'
+            in metrics
+        )
         assert httpx.get(server.url + "/load").json() == {"server_load": 0}
 
 
@@ -141,28 +145,30 @@ def test_keys_have_limits_of_their_own(slow: FakeEngine) -> None:
 # ---- slow and endless ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "sent", [b"", b"GET /health HTT", b"GET /health HTTP/1.1\r\nA: b\r\n"]
-)
+@pytest.mark.parametrize("sent", [b"", b"GET /health HTT", b"GET /health HTTP/1.1\r\nA: b\r\n"])
 def test_headers_that_do_not_come_end_the_connection(sent: bytes) -> None:
-    with listening(FakeEngine(), ServerSettings(limits=Limits(header_s=0.3))) as server:
-        with connect(server) as connection:
-            connection.sendall(sent)
-            start = time.monotonic()
-            received(connection)
-            assert 0.1 < time.monotonic() - start < 3
+    with (
+        listening(FakeEngine(), ServerSettings(limits=Limits(header_s=0.3))) as server,
+        connect(server) as connection,
+    ):
+        connection.sendall(sent)
+        start = time.monotonic()
+        received(connection)
+        assert 0.1 < time.monotonic() - start < 3
 
 
 def test_headers_that_trickle_end_the_connection() -> None:
-    with listening(FakeEngine(), ServerSettings(limits=Limits(header_s=0.3))) as server:
-        with connect(server) as connection:
-            connection.sendall(b"GET /health HTTP/1.1\r\n")
-            start = time.monotonic()
-            with pytest.raises(OSError):
-                while time.monotonic() - start < 3:
-                    connection.sendall(b"X: y\r\n")
-                    time.sleep(0.05)
-            assert time.monotonic() - start < 2
+    with (
+        listening(FakeEngine(), ServerSettings(limits=Limits(header_s=0.3))) as server,
+        connect(server) as connection,
+    ):
+        connection.sendall(b"GET /health HTTP/1.1\r\n")
+        start = time.monotonic()
+        with pytest.raises(OSError):
+            while time.monotonic() - start < 3:
+                connection.sendall(b"X: y\r\n")
+                time.sleep(0.05)
+        assert time.monotonic() - start < 2
 
 
 def test_headers_without_end_end_the_connection() -> None:
@@ -177,41 +183,52 @@ def test_headers_without_end_end_the_connection() -> None:
 
 def test_a_long_stream_is_not_taken_for_slow_headers(slow: FakeEngine) -> None:
     with listening(slow, ServerSettings(limits=Limits(header_s=0.2))) as server:
-        answer = httpx.post(server.url + URL, json={"prompt": "a", "max_tokens": 30, "stream": True})
+        answer = httpx.post(
+            server.url + URL, json={"prompt": "a", "max_tokens": 30, "stream": True}
+        )
         assert answer.text.endswith("[DONE]\n\n")
 
 
 def test_a_body_that_trickles_is_a_408() -> None:
-    with listening(FakeEngine(), ServerSettings(limits=Limits(body_s=0.3))) as server:
-        with connect(server) as connection:
-            connection.sendall(request_bytes(b'{"prompt"', length=100))
-            answer = received(connection)
+    with (
+        listening(FakeEngine(), ServerSettings(limits=Limits(body_s=0.3))) as server,
+        connect(server) as connection,
+    ):
+        connection.sendall(request_bytes(b'{"prompt"', length=100))
+        answer = received(connection)
     assert answer.startswith(b"HTTP/1.1 408") and b"body_timeout" in answer
 
 
 def test_a_body_that_is_too_large_is_not_read_to_its_end() -> None:
-    with listening(FakeEngine(), ServerSettings(limits=Limits(body_bytes=1000))) as server:
-        with connect(server) as connection:
-            connection.sendall(request_bytes(b"x" * 2000, length=10**12))
-            assert received(connection).startswith(b"HTTP/1.1 413")
+    with (
+        listening(FakeEngine(), ServerSettings(limits=Limits(body_bytes=1000))) as server,
+        connect(server) as connection,
+    ):
+        connection.sendall(request_bytes(b"x" * 2000, length=10**12))
+        assert received(connection).startswith(b"HTTP/1.1 413")
+
+
+def test_clients_that_send_too_much_hear_why_before_the_connection_ends() -> None:
+    with listening(FakeEngine(), ServerSettings(limits=Limits(body_bytes=100_000))) as server:
+        answer = httpx.post(server.url + URL, content=b"x" * 500_000)
+        assert answer.status_code == 413
 
 
 def test_connections_beyond_the_limit_are_closed_and_others_served() -> None:
     with listening(FakeEngine(), ServerSettings(limits=Limits(connections=3))) as server:
         held = [connect(server) for _ in range(3)]
         time.sleep(0.1)
-        with connect(server) as further:
-            try:
-                assert further.recv(10) == b""
-            except ConnectionResetError:
-                pass
+        with connect(server) as further, contextlib.suppress(ConnectionResetError):
+            assert further.recv(10) == b""
         for connection in held:
             connection.close()
         time.sleep(0.1)
         assert httpx.get(server.url + "/health").status_code == 200
 
 
-@pytest.mark.parametrize("junk", [b"\x00\x01\x02\r\n\r\n", b"GET\r\n\r\n", b"\x16\x03\x01\x02\x00\x01\x00\x01"])
+@pytest.mark.parametrize(
+    "junk", [b"\x00\x01\x02\r\n\r\n", b"GET\r\n\r\n", b"\x16\x03\x01\x02\x00\x01\x00\x01"]
+)
 def test_what_is_not_http_is_survived(junk: bytes) -> None:
     with listening(FakeEngine(), ServerSettings(limits=Limits(header_s=0.3))) as server:
         with connect(server) as connection:

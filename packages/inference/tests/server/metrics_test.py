@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from typing import Any
 
 import pytest
@@ -56,11 +57,9 @@ def after(engine: FakeEngine, *bodies: dict[str, Any]) -> dict[str, Any]:
 
 
 def value(family: Any, suffix: str = "", **labels: str) -> float:
-    (sample,) = [
-        s
-        for s in family.samples
-        if s.name.endswith(suffix) and labels.items() <= s.labels.items()
-    ]
+    (sample,) = (
+        s for s in family.samples if s.name.endswith(suffix) and labels.items() <= s.labels.items()
+    )
     return sample.value
 
 
@@ -123,7 +122,7 @@ def test_a_histogram_counts_every_value_in_one_bucket(
     for item in values:
         histogram.observe(item)
     edges = [-1.0, *sorted(bounds), float("inf")]
-    expected = [sum(low < v <= high for v in values) for low, high in zip(edges, edges[1:])]
+    expected = [sum(low < v <= high for v in values) for low, high in itertools.pairwise(edges)]
     assert histogram.counts == expected
     assert histogram.sum == pytest.approx(sum(values))
 

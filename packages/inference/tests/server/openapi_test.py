@@ -14,10 +14,18 @@ from trellax.inference.server import Limits, ServerSettings
 USER = {"role": "user", "content": "a"}
 EXAMPLES: list[tuple[str, str, Any]] = [
     ("post", "/v1/completions", {"prompt": "a"}),
-    ("post", "/v1/completions", {"prompt": [1, 2], "logprobs": 1, "echo": True, "prompt_logprobs": 1}),
+    (
+        "post",
+        "/v1/completions",
+        {"prompt": [1, 2], "logprobs": 1, "echo": True, "prompt_logprobs": 1},
+    ),
     ("post", "/v1/completions", {"prompt": "a", "stop": "A", "return_token_ids": True}),
     ("post", "/v1/chat/completions", {"messages": [USER], "logprobs": True, "top_logprobs": 2}),
-    ("post", "/v1/chat/completions", {"messages": [USER], "prompt_logprobs": 1, "return_token_ids": True}),
+    (
+        "post",
+        "/v1/chat/completions",
+        {"messages": [USER], "prompt_logprobs": 1, "return_token_ids": True},
+    ),
     ("post", "/v1/embeddings", {"input": ["a", "b"]}),
     ("post", "/v1/embeddings", {"input": "a", "encoding_format": "base64"}),
     ("post", "/tokenize", {"prompt": "a", "return_token_strs": True}),

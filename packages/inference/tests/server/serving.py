@@ -1,9 +1,9 @@
 """Ways to ask a server in tests: within the process, or over a socket.
 
-    async with client_of(engine) as client:
-        answer = await client.post("/v1/completions", json={"prompt": "hi"})
-    with listening(engine) as server:
-        httpx.get(server.url + "/health")
+async with client_of(engine) as client:
+    answer = await client.post("/v1/completions", json={"prompt": "hi"})
+with listening(engine) as server:
+    httpx.get(server.url + "/health")
 """
 
 from __future__ import annotations

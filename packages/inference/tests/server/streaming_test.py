@@ -84,7 +84,9 @@ def test_streams_of_samples_are_what_the_whole_answer_has() -> None:
         for chunk in events(ask(path, body | {"stream": True}))[:-1]:
             (choice,) = chunk["choices"]
             assert choice["index"] not in reasons, "nothing follows the end"
-            texts[choice["index"]] += choice["text"] if "text" in choice else choice["delta"]["content"]
+            texts[choice["index"]] += (
+                choice["text"] if "text" in choice else choice["delta"]["content"]
+            )
             if choice["finish_reason"]:
                 reasons[choice["index"]] = choice["finish_reason"]
         said = [c["text"] if "text" in c else c["message"]["content"] for c in whole]
@@ -106,7 +108,11 @@ def test_events_are_ascii_so_no_client_sees_a_line_end_in_them() -> None:
     engine = FakeEngine()
     body = {"prompt": "\u2028\x85\r\nx", "echo": True, "max_tokens": 1, "stream": True}
     answer = ask(COMPLETIONS, body, engine=engine)
-    assert answer.content.isascii() and answer.content.count(b"\n") == 4 and b"\r" not in answer.content
+    assert (
+        answer.content.isascii()
+        and answer.content.count(b"\n") == 4
+        and b"\r" not in answer.content
+    )
     assert events(answer)[0]["choices"][0]["text"].startswith("\u2028\x85\r\nx")
 
 
@@ -124,9 +130,7 @@ def test_what_fails_after_the_headers_is_an_event_with_an_error_and_no_done() ->
 
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize(("final", "status"), [("error", 500), ("abort", 503)])
-def test_an_engine_s_failure_is_never_a_short_answer(
-    stream: bool, final: str, status: int
-) -> None:
+def test_an_engine_s_failure_is_never_a_short_answer(stream: bool, final: str, status: int) -> None:
     engine = FakeEngine()
     engine.final, engine.error = final, "NaN in /srv/a/b.py"
     answer = ask(COMPLETIONS, {"prompt": "a", "max_tokens": 1, "stream": stream}, engine=engine)

@@ -100,7 +100,7 @@ def test_stacks_are_prepared_layer_by_layer(format: Any, layout: Any) -> None:
     assert prepared.leading_shape == (3,)
     for i, layer in enumerate(stack):
         alone = prepare(layer, format=format, layout=layout)
-        sliced = jax.tree.map(lambda x: x[i], prepared)
+        sliced = jax.tree.map(lambda x, i=i: x[i], prepared)
         assert jax.tree.structure(sliced) == jax.tree.structure(alone)
         for found, expected in zip(jax.tree.leaves(sliced), jax.tree.leaves(alone), strict=True):
             np.testing.assert_array_equal(found, expected)

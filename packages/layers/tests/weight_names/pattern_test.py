@@ -17,7 +17,9 @@ SIZES = {"A": 2, "B": 3, "C": 5, "N": 4, "4": 4, "7": 7}
 @st.composite
 def patterns(draw: Any) -> tuple[str, tuple[int, ...]]:
     """Draws a pattern and the shape of our array; a dim of ours has at most one letter."""
-    axes = draw(st.permutations(draw(st.lists(st.sampled_from(list(SIZES)), min_size=1, unique=True))))
+    axes = draw(
+        st.permutations(draw(st.lists(st.sampled_from(list(SIZES)), min_size=1, unique=True)))
+    )
     theirs = grouped(draw, draw(st.permutations(axes)), lambda group: True)
     ours = grouped(draw, axes, lambda group: sum(axis.isalpha() for axis in group) <= 1)
     shape = tuple(int(np.prod([SIZES[axis] for axis in dim])) for dim in ours)
@@ -45,7 +47,9 @@ def test_heads_are_split_and_moved_as_by_hand() -> None:
     pattern = ShapePattern("(N H) D -> D N H").bound((6, 2, 5))
     theirs = np.arange(60).reshape(10, 6)
     assert pattern.their_shape == (10, 6)
-    np.testing.assert_array_equal(pattern.to_ours(theirs), theirs.reshape(2, 5, 6).transpose(2, 0, 1))
+    np.testing.assert_array_equal(
+        pattern.to_ours(theirs), theirs.reshape(2, 5, 6).transpose(2, 0, 1)
+    )
 
 
 def test_interleaved_pairs_become_halves_as_by_hand() -> None:
@@ -93,7 +97,9 @@ def test_splitting_copies_nothing() -> None:
 # ---- mistakes ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("text", ["A B", "A -> B", "A A -> A A", "A (B -> A B", "(A) b2 -> A b2", ""])
+@pytest.mark.parametrize(
+    "text", ["A B", "A -> B", "A A -> A A", "A (B -> A B", "(A) b2 -> A b2", ""]
+)
 def test_what_is_no_permutation_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="Shape pattern"):
         ShapePattern(text)

@@ -64,13 +64,13 @@ def _is_users_mistake(error: Exception) -> bool:
     """Whether the error is one of those that say how to mend the input, from parts loaded lazily."""
     from trellax.experiments.registry import UnknownExperimentError
     from trellax.experiments.run_folder import RunFolderError
+    from trellax.inference.requests import RequestError
     from trellax.parallel.planning import PlanningUnavailableError
     from trellax.runtime import (
         CheckpointMismatchError,
         CheckpointNotFoundError,
         ExecutableMismatchError,
     )
-    from trellax.inference.requests import RequestError
     from trellax.runtime.input import InputError
     from trellax.runtime.pretrained_tokenizer import TokenizerError
     from trellax.runtime.weights import WeightsError

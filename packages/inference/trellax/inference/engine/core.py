@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from trellax.inference.constraints import Matcher
-from trellax.inference.engine.draws import Draws, DrawRow
+from trellax.inference.engine.draws import DrawRow, Draws
 from trellax.inference.engine.prompt_scores import PromptScores
 from trellax.inference.engine.speculation import Speculation
 from trellax.inference.engine.stats import CoreStats

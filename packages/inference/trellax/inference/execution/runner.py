@@ -367,7 +367,7 @@ class Runner:
             batch_size=sizes.num_slots, max_length=sizes.max_length, pages=sizes.pages
         )
 
-    def _replicated(self, x: np.ndarray) -> Int[Array, "..."]:
+    def _replicated(self, x: np.ndarray) -> Int[Array, "*shape"]:
         if self._mesh is None:
             return jnp.asarray(x)
         spec = jax.sharding.PartitionSpec()

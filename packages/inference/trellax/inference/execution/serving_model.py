@@ -9,6 +9,7 @@ Nothing else of the model changes, and no class of it is asked for: nodes are fo
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from typing import Any, Literal
 
@@ -46,10 +47,9 @@ def serving_config(model_cfg: Any, *, cache: AttentionCache.Config, unrolls: boo
 
 
 def _replaced(cfg: Any, target: Any, new_cfg: Any) -> None:
-    try:
+    # Where there is none the model has another layout or stack, which is served as it is.
+    with contextlib.suppress(NoMatchError):
         replace_config(cfg, target, new_cfg)
-    except NoMatchError:
-        pass  # The model has another layout or stack, which is served as it is.
 
 
 def serving_params(

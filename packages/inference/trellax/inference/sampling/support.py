@@ -69,7 +69,9 @@ class Limits:
         rows: SamplingRows,
         sampled_R: Bool[Array, " R"],
     ) -> Limits:
-        top_k_R = jnp.where(sampled_R, rows.top_k, 0)
+        # One of the whole vocabulary leaves everything, and is not to be searched for.
+        cuts_R = sampled_R & (rows.top_k < weights.logits_RV.shape[1])
+        top_k_R = jnp.where(cuts_R, rows.top_k, 0)
         top_k = lax.cond(
             jnp.any(top_k_R > 0),
             lambda: top_k_cut(weights.stripes, weights.logits_RV, peaks_RC, top_k_R),

@@ -1,7 +1,7 @@
 """`Answer`: the shape of a response, whole or in chunks, that completions and chats fill in.
 
-    answer.chunk(sample, output)  # b'data: {"id":"cmpl-1",...}\\n\\n'
-    answer.whole()  # {"id": "cmpl-1", "choices": [...], "usage": {...}}
+answer.chunk(sample, output)  # b'data: {"id":"cmpl-1",...}\\n\\n'
+answer.whole()  # {"id": "cmpl-1", "choices": [...], "usage": {...}}
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """`create_app`: the server as an ASGI application.
 
-    app = create_app(engine, ServerSettings())
+app = create_app(engine, ServerSettings())
 """
 
 from __future__ import annotations

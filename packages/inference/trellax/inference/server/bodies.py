@@ -6,6 +6,9 @@ What OpenAI's interface has, and of vLLM's additions those that clients send. Fi
 result, and that are not there, are declared so that they can be refused; others are ignored.
 """
 
+# A default that is made by a call is how a field says its kind.
+# ruff: noqa: RUF009
+
 from __future__ import annotations
 
 import dataclasses
@@ -259,9 +262,7 @@ class Function:
 
     name: str = required(Text(min_length=1, max_length=64), "Its name.")
     description: str | None = optional(Text(), None, "What it does.")
-    parameters: dict[str, Any] | None = optional(
-        Mapping(), None, "A JSON schema of its arguments."
-    )
+    parameters: dict[str, Any] | None = optional(Mapping(), None, "A JSON schema of its arguments.")
     strict: bool | None = optional(Boolean(), None, "Ignored.")
 
 
@@ -339,7 +340,9 @@ class TokenizeBody(ConversationFields):
 
     model: str | None = optional(Text(), None, "The served model's name.")
     prompt: str | None = optional(Text(), None, "Text to encode.")
-    messages: Sequence[dict[str, Any]] | None = optional(_MESSAGES, None, "A conversation to encode.")
+    messages: Sequence[dict[str, Any]] | None = optional(
+        _MESSAGES, None, "A conversation to encode."
+    )
     add_special_tokens: bool = optional(
         Boolean(), True, "Whether a prompt gets the model's first token."
     )

@@ -80,9 +80,7 @@ async def chat_completions(service: Service, http: HttpRequest) -> GenerationRes
             "tool_choice demands a call and another field says what the text must match; give one.",
             param="tool_choice",
         )
-    prompt = await service.prompts.chat(
-        body.messages, body, show_tools=body.tool_choice != "none"
-    )
+    prompt = await service.prompts.chat(body.messages, body, show_tools=body.tool_choice != "none")
     name = "max_tokens" if body.max_completion_tokens is None else "max_completion_tokens"
     params = sampling_params(
         body,
@@ -122,7 +120,9 @@ def _check_completion(body: CompletionBody) -> bool:
     if body.max_tokens != 0:
         return False
     if not body.echo and body.prompt_logprobs is None:
-        raise RequestError("max_tokens is 0; without echo it must be at least 1.", param="max_tokens")
+        raise RequestError(
+            "max_tokens is 0; without echo it must be at least 1.", param="max_tokens"
+        )
     return True
 
 
@@ -152,7 +152,8 @@ def _job(
     scores_only: bool = False,
 ) -> Job:
     job_id = uuid.uuid4().hex  # Ids of clients need not be unique.
-    requests, samples = [], []
+    requests: list[Request] = []
+    samples: list[Sample] = []
     for prompt, shared in zip(prompts, params, strict=True):
         for sample in range(body.n):
             index = len(requests)
@@ -170,9 +171,7 @@ def _job(
     return Job(tuple(requests), tuple(samples), scores_only)
 
 
-def _envelope(
-    service: Service, http: HttpRequest, body: GenerationBody, prefix: str
-) -> Envelope:
+def _envelope(service: Service, http: HttpRequest, body: GenerationBody, prefix: str) -> Envelope:
     given = body.request_id or http.state.request_id
     return Envelope(
         id=f"{prefix}-{given}",
@@ -189,6 +188,4 @@ def _response(
     job: Job,
     answer: CompletionAnswer | ChatAnswer,
 ) -> GenerationResponse:
-    return GenerationResponse(
-        service, job, answer, stream=body.stream, key=http.state.client_key
-    )
+    return GenerationResponse(service, job, answer, stream=body.stream, key=http.state.client_key)

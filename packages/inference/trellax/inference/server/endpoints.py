@@ -97,9 +97,7 @@ async def embeddings(service: Service, http: Request) -> Response:
         for i, vector in enumerate(vectors)
     ]
     usage = {"prompt_tokens": num_tokens, "total_tokens": num_tokens}
-    return JSONResponse(
-        {"object": "list", "data": data, "model": engine.model.id, "usage": usage}
-    )
+    return JSONResponse({"object": "list", "data": data, "model": engine.model.id, "usage": usage})
 
 
 async def health(service: Service, http: Request) -> Response:

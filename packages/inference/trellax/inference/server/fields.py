@@ -214,7 +214,7 @@ class ListOf:
         return tuple(kind.read(item, f"{where}[{i}]", limits) for i, item in enumerate(value))
 
     def schema(self, limits: Limits) -> Schema:
-        schema = {"type": "array", "items": self.kind.schema(limits)}
+        schema: Schema = {"type": "array", "items": self.kind.schema(limits)}
         most = _bound(self.at_most, limits)
         if self.at_least:
             schema["minItems"] = self.at_least

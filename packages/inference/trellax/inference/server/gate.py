@@ -1,6 +1,6 @@
 """`Gate`: the outermost layer. Names every request, asks for keys, and lets no error out as it is.
 
-    app = Gate(router, service)
+app = Gate(router, service)
 """
 
 from __future__ import annotations

@@ -172,8 +172,9 @@ class GenerationResponse:
             reason = "error"
             raise
         finally:
-            for sample in self._job.samples if reason is not None else ():
-                sample.end(reason, now_s=time.perf_counter(), metrics=metrics)
+            if reason is not None:
+                for sample in self._job.samples:
+                    sample.end(reason, now_s=time.perf_counter(), metrics=metrics)
 
 
 def _without_tokens(output: Output) -> Output:

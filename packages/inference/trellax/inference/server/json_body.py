@@ -22,6 +22,10 @@ _CLOSE = {"connection": "close"}
 """The rest of the body is not read, so the connection cannot be used again."""
 
 
+_PATIENCE = 8
+"""Bodies up to so many times the limit are read, and dropped: who is hung up on while sending does not hear why."""
+
+
 async def read_json(request: Request, limits: Limits) -> Json:
     """Returns the value of the body.
 
@@ -62,20 +66,25 @@ async def _read_body(request: Request, limits: Limits) -> bytes:
     length = request.headers.get("content-length", "0")
     if not length.isdecimal():
         raise ApiError(400, "The header content-length is no number.", headers=_CLOSE)
-    if len(length) > 18 or int(length) > limits.body_bytes:
+    most = limits.body_bytes * _PATIENCE
+    if len(length) > 18 or int(length) > most:
         raise _too_large(limits)
-    body = bytearray()
+    body, num_bytes = bytearray(), 0
     try:
         async with asyncio.timeout(limits.body_s):
             async for piece in request.stream():
-                body += piece
-                if len(body) > limits.body_bytes:
+                num_bytes += len(piece)
+                if num_bytes <= limits.body_bytes:
+                    body += piece
+                elif num_bytes > most:
                     raise _too_large(limits)
     except TimeoutError:
         message = f"The body did not arrive within {limits.body_s:g} seconds."
         raise ApiError(408, message, code="body_timeout", headers=_CLOSE) from None
     except ClientDisconnect:
         raise ApiError(400, "The client left before its body was complete.") from None
+    if num_bytes > limits.body_bytes:
+        raise _too_large(limits)
     return bytes(body)
 
 

@@ -1,7 +1,7 @@
 """Log-probabilities in the shapes that clients know: of completions, of chats, and of vLLM's `prompt_logprobs`.
 
-    shape = LogprobShapes(tokenizer)
-    shape.chat(output.logprobs)  # {"content": [{"token": " the", "logprob": -0.3, ...}]}
+shape = LogprobShapes(tokenizer)
+shape.chat(output.logprobs)  # {"content": [{"token": " the", "logprob": -0.3, ...}]}
 """
 
 from __future__ import annotations
@@ -82,9 +82,7 @@ class LogprobShapes:
         return self._text(token_id)
 
     def _by_id(self, logprobs: TokenLogprobs) -> dict[str, Any]:
-        ranked = [
-            (token, value, rank) for rank, (token, value) in enumerate(logprobs.top, start=1)
-        ]
+        ranked = [(token, value, rank) for rank, (token, value) in enumerate(logprobs.top, start=1)]
         if logprobs.token_id not in dict(logprobs.top):
             ranked.append((logprobs.token_id, logprobs.logprob, logprobs.rank))
         return {

@@ -1,7 +1,7 @@
 """From a body's fields to `SamplingParams`.
 
-    params = sampling_params(body, max_tokens=16, logprobs=None, prompt_logprobs=None)
-    of_sample(params, 3)  # Of the fourth sample: its own seed.
+params = sampling_params(body, max_tokens=16, logprobs=None, prompt_logprobs=None)
+of_sample(params, 3)  # Of the fourth sample: its own seed.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """From text, token ids or a conversation to the tokens of a prompt.
 
-    prompts = Prompts(engine, limits)
-    await prompts.completion(body.prompt)  # [Prompt(ids=(4592,), text="Once")]
+prompts = Prompts(engine, limits)
+await prompts.completion(body.prompt)  # [Prompt(ids=(4592,), text="Once")]
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """`Sample`: one sequence of an answer, as its pieces arrive.
 
-    sample = Sample(0, prompt, start_s=time.perf_counter())
-    sample.add(output, now_s=time.perf_counter(), metrics=metrics)
+sample = Sample(0, prompt, start_s=time.perf_counter())
+sample.add(output, now_s=time.perf_counter(), metrics=metrics)
 """
 
 from __future__ import annotations

@@ -82,7 +82,8 @@ class Service:
 
     def check_model(self, name: str | None) -> None:
         """Raises ApiError, 404, if a model is named that is not served."""
-        if name not in (None, self.engine.model.id, *self.settings.model_aliases):
+        known = (self.engine.model.id, *self.settings.model_aliases)
+        if name is not None and name not in known:
             raise ApiError(
                 404,
                 f"There is no model {name[:80]!r}; the one that is served is {self.engine.model.id!r}.",

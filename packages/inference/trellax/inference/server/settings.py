@@ -1,6 +1,6 @@
 """`ServerSettings` and `Limits`: everything that can be chosen about the server.
 
-    ServerSettings(api_keys=("one", "two"), limits=Limits(body_bytes=1 << 20))
+ServerSettings(api_keys=("one", "two"), limits=Limits(body_bytes=1 << 20))
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class ServerSettings:
     open_paths: tuple[str, ...] = ("/", "/health", "/ping", "/ready")
     model_aliases: tuple[str, ...] = ()
     allowed_origins: tuple[str, ...] = ()
-    limits: Limits = Limits()
+    limits: Limits = dataclasses.field(default_factory=Limits)
     keep_alive_s: float = 15.0
     retry_after_s: float = 2.0
     drain_notice_s: float = 0.0

@@ -1,6 +1,6 @@
 """`supervise`: work for a client, for as long as it is there and its time is not over.
 
-    result = await supervise(work(), receive, ended, limit_s=60, tick_s=15, on_tick=send_comment)
+result = await supervise(work(), receive, ended, limit_s=60, tick_s=15, on_tick=send_comment)
 """
 
 from __future__ import annotations
@@ -46,13 +46,14 @@ async def supervise(
     deadline = time.monotonic() + limit_s
     working = asyncio.create_task(work)
     leaving = asyncio.create_task(_until_disconnected(receive))
+    waited: set[asyncio.Future[Any]] = {working, leaving, ended}
     try:
         while True:
             left_s = deadline - time.monotonic()
             if left_s <= 0:
                 raise _too_long(limit_s)
             done, _ = await asyncio.wait(
-                {working, leaving, ended},
+                waited,
                 timeout=min(tick_s, left_s),
                 return_when=asyncio.FIRST_COMPLETED,
             )

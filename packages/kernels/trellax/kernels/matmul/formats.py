@@ -80,7 +80,7 @@ def rank_of_values(spec: Spec) -> int:
 
 def encode(
     weight_DF: Float[Array, "*layers D F"], spec: Spec
-) -> tuple[Shaped[Array, "..."], Float[Array, "..."] | None]:
+) -> tuple[Shaped[Array, ...], Float[Array, ...] | None]:
     """Returns values and scales of a float32 weight."""
     if not spec.is_quantized:
         values_DF, scales = weight_DF.astype(spec.format), None
@@ -94,7 +94,7 @@ def encode(
 
 
 def decode(
-    values: Shaped[Array, "..."], scales: Float[Array, "..."] | None, spec: Spec
+    values: Shaped[Array, ...], scales: Float[Array, ...] | None, spec: Spec
 ) -> Float[Array, "*layers D F"]:
     """Returns the numbers that values and scales stand for, float32."""
     if spec.layout == "panels":
@@ -109,10 +109,10 @@ def decode(
 
 
 def decode_outputs(
-    values: Shaped[Array, "..."],
-    scales: Float[Array, "..."] | None,
+    values: Shaped[Array, ...],
+    scales: Float[Array, ...] | None,
     spec: Spec,
-    ids: Int[Array, "..."],
+    ids: Int[Array, ...],
 ) -> Float[Array, "... D"]:
     """Returns the numbers of the outputs `ids`; only these are read. The arrays have no leading axes."""
     ids_R = ids.reshape(-1)
@@ -157,7 +157,7 @@ def _from_panels(x_PDW: Shaped[Array, "*layers P D W"], F: int) -> Shaped[Array,
     return x_PDW.swapaxes(-2, -3).reshape(*layers, D, -1)[..., :F]
 
 
-def _write(numbers_PDW: Shaped[Array, "*layers P D W"], spec: Spec) -> Shaped[Array, "..."]:
+def _write(numbers_PDW: Shaped[Array, "*layers P D W"], spec: Spec) -> Shaped[Array, ...]:
     """Numbers in panels as the format keeps them."""
     *before, D, W = numbers_PDW.shape
     if spec.format == "bfloat16":
@@ -169,7 +169,7 @@ def _write(numbers_PDW: Shaped[Array, "*layers P D W"], spec: Spec) -> Shaped[Ar
     return numbers_PDW
 
 
-def _read(values: Shaped[Array, "..."], spec: Spec) -> Shaped[Array, "*layers P D W"]:
+def _read(values: Shaped[Array, ...], spec: Spec) -> Shaped[Array, "*layers P D W"]:
     """The inverse of `_write`."""
     if spec.format == "bfloat16":
         *before, half, W, _ = values.shape

@@ -40,8 +40,8 @@ class PreparedWeight:
         axes: the order that the weight was given in.
     """
 
-    values: Shaped[Array, "..."]
-    scales: Float[Array, "..."] | None
+    values: Shaped[Array, ...]
+    scales: Float[Array, ...] | None
     layer: Int[Array, ""] | None
     spec: Spec = dataclasses.field(metadata={"static": True})
     axes: Axes = dataclasses.field(metadata={"static": True})
@@ -128,7 +128,7 @@ def decoded(weight: PreparedWeight) -> Float[Array, "*layers D F"]:
     return formats.decode(weight.values, weight.scales, weight.spec)
 
 
-def take_rows(weight: PreparedWeight, ids: Int[Array, "..."]) -> Float[Array, "... D"]:
+def take_rows(weight: PreparedWeight, ids: Int[Array, ...]) -> Float[Array, "... D"]:
     """Returns the inputs' weights of some outputs, float32: what an embedding that is the head too looks up.
 
     Args:

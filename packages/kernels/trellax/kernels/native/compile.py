@@ -55,7 +55,9 @@ def compiled(package: str, source: str, *, cache_dir: Path) -> Path:
             if not target.exists():
                 _compile(command, files, source, target)
     except OSError as error:
-        raise CompileError(f"{cache_dir} cannot be written ({error}); set TRELLAX_CACHE_DIR") from error
+        raise CompileError(
+            f"{cache_dir} cannot be written ({error}); set TRELLAX_CACHE_DIR"
+        ) from error
     return target
 
 

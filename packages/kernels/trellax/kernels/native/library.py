@@ -1,7 +1,7 @@
 """A library of XLA FFI handlers: compiled, loaded and registered when it is first asked for.
 
-    LIBRARY.refusal()  ->  None, or the reason why it cannot be had
-    LIBRARY.target("trellax_matmul")  ->  the name to give to `jax.ffi.ffi_call`
+LIBRARY.refusal()  ->  None, or the reason why it cannot be had
+LIBRARY.target("trellax_matmul")  ->  the name to give to `jax.ffi.ffi_call`
 """
 
 from __future__ import annotations

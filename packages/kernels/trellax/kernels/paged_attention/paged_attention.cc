@@ -250,9 +250,10 @@ void LoadBlock(const Problem& p, const Tile& tile, int64_t k, int64_t first, int
   }
 }
 
-// Asks for keys and values of all heads of a tile before they are needed, in the order in which they lie in memory.
+// Asks for keys and values of all heads of a tile before they are needed, in the order in which they lie in memory. Inlined, because
+// compilers take a function that does nothing else for one that does nothing.
 template <ffi::DataType kType>
-void Prefetch(const Problem& p, const Tile& tile, int64_t begin, int64_t end) {
+TRELLAX_INLINE void Prefetch(const Problem& p, const Tile& tile, int64_t begin, int64_t end) {
   const int64_t bytes = tile.heads * p.H * BytesOf(kType);
   for (int64_t key = begin; key < std::min(end, tile.keys.end); ++key) {
     const int64_t at = PlaceOf(p, tile, key, tile.k) * p.H * BytesOf(kType);

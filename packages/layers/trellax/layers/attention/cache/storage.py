@@ -52,7 +52,7 @@ class Storage:
         return {name: steps.astype(self.dtype), f"{name}_scale": scale}
 
     def decoded(
-        self, values: Shaped[Array, "... H"], scale: Float[Array, "..."] | None, dtype: Any
+        self, values: Shaped[Array, "... H"], scale: Float[Array, ...] | None, dtype: Any
     ) -> Float[Array, "... H"]:
         """Returns what was stored, in `dtype`."""
         if scale is None:
