@@ -17,7 +17,9 @@ import concurrent.futures
 import json
 import os
 import shlex
+import signal
 import subprocess
+import sys
 import time
 import urllib.request
 from collections.abc import Iterator, Sequence
@@ -38,6 +40,8 @@ NUM_REQUESTS_SHORT = {1: 2, 8: 8, 32: 32}
 def main() -> None:
     args = arguments()
     folder = args.folder.resolve()
+    # Whoever ends this ends the server too: an exception leaves its `with`, a signal does not.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("Ended."))
     prioritize(os.getpid(), args.priority)
     contestants = chosen(args, folder)
     report = {"machine": machine(), "versions": versions(contestants), "arguments": vars(args)}
@@ -52,7 +56,7 @@ def main() -> None:
             for run in measured(peer, loads, folder, args):
                 runs.append({"round": number, **run})
                 print(peer.name, run["concurrency"], json.dumps(summary([run])), flush=True)
-        save({**report, "medians": medians(runs), "runs": runs}, args.output)
+                save({**report, "medians": medians(runs), "runs": runs}, args.output)
     print(table(medians(runs)))
 
 
@@ -133,11 +137,13 @@ def chosen(args: argparse.Namespace, folder: Path) -> list[Peer]:
 
 
 def arguments() -> argparse.Namespace:
-    names = ("vllm_float32", "vllm_bfloat16", "transformers_float32", "llamacpp_q4_1")
+    usual = ("vllm_float32", "vllm_bfloat16", "llamacpp_q4_1")
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--ours", action="append", default=[], metavar="NAME=COMMAND")
-    parser.add_argument("--peers", nargs="*", default=names, choices=names)
+    parser.add_argument(
+        "--peers", nargs="*", default=usual, choices=(*usual, "transformers_float32")
+    )
     parser.add_argument("--concurrency", nargs="+", type=int, default=[1, 8, 32])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--short", action="store_true", help="one round of fewer requests")

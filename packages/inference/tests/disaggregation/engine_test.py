@@ -110,7 +110,7 @@ def test_random_kills_change_no_token():
     async def check():
         chance = random.Random(0)
         async with cluster(
-            num_prefill=3, num_decode=3, prefill_s=0.002, decode_s=0.002, max_attempts=50
+            num_prefill=3, num_decode=3, prefill_s=0.002, decode_s=0.002, max_failures=50
         ) as c:
 
             async def kill_and_revive():
@@ -133,9 +133,23 @@ def test_random_kills_change_no_token():
         assert pieces[-1].finish_reason == "length"
 
 
+def test_a_dead_worker_with_places_is_not_tried_again_while_the_living_are_full():
+    requests = [make_request(f"r{i}", seed=i, max_tokens=4) for i in range(40)]
+
+    async def check():
+        # The dead one comes back from its rest all the time, and always has a place.
+        async with cluster(prefill_s=0.005, max_prefills=1, rest_s=0.001) as c:
+            c.prefill[0].is_dead = True
+            results = await asyncio.gather(*map(c.collect, requests))
+            assert c.engine.stats().num_retries <= len(requests)
+            return results
+
+    assert run(check()) == [fused(request) for request in requests]
+
+
 def test_when_all_workers_are_dead_the_request_ends_with_an_error():
     async def check():
-        async with cluster(rest_s=0.3, max_attempts=2) as c:
+        async with cluster(rest_s=0.3, max_failures=2) as c:
             for engine in c.prefill:
                 engine.is_dead = True
             (piece,) = await c.collect(make_request())

@@ -163,6 +163,22 @@ def test_a_process_that_dies_is_replaced_and_nobody_sees_it(role):
         assert pieces == fused(dataclasses.replace(REQUEST, id=f"r{i}"))
 
 
+def test_many_workers_that_do_not_answer_cost_a_request_nothing_but_time():
+    async def check():
+        async with cluster(transport="remote", num_prefill=8, max_failures=2) as c:
+            # Of equals the first by name is chosen.
+            *dead, living = sorted(c.servers[:8], key=lambda server: server.address)
+            for server in dead:
+                await server.close()
+            assert await c.collect(REQUEST) == fused(REQUEST)
+            assert c.engine.stats().num_retries == 7
+            await living.close()
+            (piece,) = await c.collect(dataclasses.replace(REQUEST, id="late"))
+            assert piece.finish_reason == "error"
+
+    run(check())
+
+
 def test_a_role_is_scaled_while_requests_run(monkeypatch):
     async def check():
         found = {"10.0.0.1:8470"}

@@ -127,7 +127,7 @@ def logits_like_a_models(seed: int, *, num_rows: int = 1, scale: float = 2.0) ->
         SamplingParams(top_k=12, top_p=0.5),
         SamplingParams(temperature=50.0, top_p=0.3),
     ],
-    ids=str,
+    ids=lambda p: f"temperature {p.temperature}, top_k {p.top_k}, top_p {p.top_p}, min_p {p.min_p}",
 )
 def test_draws_have_the_distribution_of_the_reference(params: SamplingParams) -> None:
     logits_V = logits_like_a_models(1)[0]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
 import jax
 import numpy as np
@@ -22,7 +21,8 @@ from trellax.inference.sampling import (
     verify,
 )
 
-V, K, Q = 100, 3, 4
+R, V, K, Q = 40, 100, 3, 4
+VARIANT = SamplerVariant(truncates=True, num_logprobs=20)
 SAMPLE = jax.jit(sample, static_argnames="variant")
 VERIFY = jax.jit(verify, static_argnames="variant")
 PARAMS = [
@@ -45,36 +45,31 @@ def probabilities(logits: np.ndarray) -> np.ndarray:
     return np.asarray(jax.nn.softmax(logits, axis=-1))
 
 
-def one_by_one(
-    logits_RQV: np.ndarray, rows: SamplingRows, variant: SamplerVariant, **options: Any
-) -> np.ndarray:
+def one_by_one(logits_RQV: np.ndarray, rows: SamplingRows) -> np.ndarray:
     """Returns what `sample` draws at each position, as if each were the next step."""
     tokens = []
     for q in range(Q):
         at = dataclasses.replace(rows, step=rows.step + q)
-        edits = {name: value[:, q] for name, value in options.items()}
-        tokens.append(np.asarray(SAMPLE(logits_RQV[:, q], at, variant=variant, **edits).token_R))
+        tokens.append(np.asarray(SAMPLE(logits_RQV[:, q], at, variant=VARIANT).token_R))
     return np.stack(tokens, axis=1)
 
 
 @pytest.mark.parametrize("with_draft_probs", [False, True])
 def test_a_row_without_drafts_gets_what_sample_gives_it(with_draft_probs: bool) -> None:
-    R = 20
     params = [PARAMS[i % 5] for i in range(R)]
-    variant = dataclasses.replace(variant_for(params, False), num_logprobs=20)
     rows = SamplingRows.of(params, range(R), range(R), R)
     logits_RQV = logits_of(1, R, Q)
     probs = probabilities(logits_of(2, R, K)) if with_draft_probs else None
     drafts_RK = np.zeros((R, K), np.int32)
     got = VERIFY(
-        logits_RQV, drafts_RK, np.zeros(R, np.int32), rows, variant=variant, draft_probs_RKV=probs
+        logits_RQV, drafts_RK, np.zeros(R, np.int32), rows, variant=VARIANT, draft_probs_RKV=probs
     )
-    expected = SAMPLE(logits_RQV[:, 0], rows, variant=variant)
+    expected = SAMPLE(logits_RQV[:, 0], rows, variant=VARIANT)
     assert not np.asarray(got.num_accepted_R).any()
     assert np.asarray(got.tokens_RQ)[:, 0].tolist() == np.asarray(expected.token_R).tolist()
     assert (np.asarray(got.tokens_RQ)[:, 1:] == -1).all()
-    tokens, logprobs = unpack_verified(np.asarray(got.packed_RX), variant)
-    expected_tokens, expected_logprobs = unpack(np.asarray(expected.packed_RX), variant)
+    tokens, logprobs = unpack_verified(np.asarray(got.packed_RX), VARIANT)
+    expected_tokens, expected_logprobs = unpack(np.asarray(expected.packed_RX), VARIANT)
     assert tokens == [[token] for token in expected_tokens]
     for (one,), other in zip(logprobs, expected_logprobs, strict=True):
         assert (one.token_id, one.rank) == (other.token_id, other.rank)
@@ -83,28 +78,31 @@ def test_a_row_without_drafts_gets_what_sample_gives_it(with_draft_probs: bool) 
 
 
 def test_certain_drafts_give_the_very_tokens_that_come_without() -> None:
-    R = 200
     params = [PARAMS[i % 5] for i in range(R)]
-    variant = variant_for(params, False)
-    rows = SamplingRows.of(params, range(R), range(R), R)
-    logits_RQV = logits_of(3, R, Q)
-    expected_RQ = one_by_one(logits_RQV, rows, variant)
-    rng = np.random.default_rng(4)
-    drafts_RK = np.where(rng.random((R, K)) < 0.8, expected_RQ[:, :K], 9).astype(np.int32)
-    num_drafts_R = rng.integers(0, K + 1, R).astype(np.int32)
-    got = VERIFY(logits_RQV, drafts_RK, num_drafts_R, rows, variant=variant)
-    lengths = set()
-    for i in range(R):
-        n = 0
-        while n < num_drafts_R[i] and drafts_RK[i, n] == expected_RQ[i, n]:
-            n += 1
-        lengths.add(n)
-        assert int(got.num_accepted_R[i]) == n
-        assert np.asarray(got.tokens_RQ)[i].tolist() == [*expected_RQ[i, : n + 1], *[-1] * (K - n)]
-    assert lengths == {0, 1, 2, 3}
-    tokens, logprobs = unpack_verified(np.asarray(got.packed_RX), variant)
-    assert [len(t) for t in tokens] == [1 + int(n) for n in got.num_accepted_R]
-    assert logprobs == [None] * R
+    lengths = []
+    for seed in range(5):
+        rows = SamplingRows.of(params, range(R), [7 * seed] * R, R)
+        logits_RQV = logits_of(seed, R, Q)
+        expected_RQ = one_by_one(logits_RQV, rows)
+        rng = np.random.default_rng(seed)
+        drafts_RK = np.where(rng.random((R, K)) < 0.8, expected_RQ[:, :K], 9).astype(np.int32)
+        num_drafts_R = rng.integers(0, K + 1, R).astype(np.int32)
+        got = VERIFY(logits_RQV, drafts_RK, num_drafts_R, rows, variant=VARIANT)
+        for i in range(R):
+            n = 0
+            while n < num_drafts_R[i] and drafts_RK[i, n] == expected_RQ[i, n]:
+                n += 1
+            lengths.append(n)
+            assert int(got.num_accepted_R[i]) == n
+            expected = [*expected_RQ[i, : n + 1], *[-1] * (K - n)]
+            assert np.asarray(got.tokens_RQ)[i].tolist() == expected
+        num_top = [None, 0, 3] * (R // 3)
+        tokens, logprobs = unpack_verified(np.asarray(got.packed_RX), VARIANT, num_top)
+        assert [len(t) for t in tokens] == [1 + int(n) for n in got.num_accepted_R]
+        assert all(one is None for one in logprobs[::3]) and logprobs[-1] is None
+        assert [one.token_id for one in logprobs[2]] == tokens[2]
+        assert {len(one.top) for one in logprobs[2]} == {3}
+    assert set(lengths) == {0, 1, 2, 3}
 
 
 def test_a_certain_draft_is_accepted_as_often_as_the_model_says() -> None:
@@ -115,8 +113,9 @@ def test_a_certain_draft_is_accepted_as_often_as_the_model_says() -> None:
     logits_RQV = np.broadcast_to(logits_V, (R, 2, V))
     rows = SamplingRows.of([PARAMS[2]] * R, range(R), [0] * R, R)
     drafts_R1 = np.full((R, 1), draft, np.int32)
-    variant = SamplerVariant(truncates=True)
-    got = VERIFY(logits_RQV, drafts_R1, np.ones(R, np.int32), rows, variant=variant)
+    got = VERIFY(
+        logits_RQV, drafts_R1, np.ones(R, np.int32), rows, variant=SamplerVariant(truncates=True)
+    )
     share = float(np.mean(got.num_accepted_R))
     assert abs(share - probs_V[draft]) < 4 * np.sqrt(0.25 / R)
 
@@ -149,7 +148,6 @@ def test_drafts_of_a_model_leave_the_distribution_as_it_is(params: SamplingParam
 
 
 def test_greedy_rows_accept_what_is_likeliest_whatever_the_draft_model_says() -> None:
-    R = 64
     logits_RQV = logits_of(9, R, Q)
     best_RQ = logits_RQV.argmax(-1)
     drafts_RK = best_RQ[:, :K].astype(np.int32)
@@ -158,7 +156,7 @@ def test_greedy_rows_accept_what_is_likeliest_whatever_the_draft_model_says() ->
     params = [SamplingParams(temperature=0.0)] * R
     rows = SamplingRows.of(params, range(R), [0] * R, R)
     probs_RKV = probabilities(logits_of(10, R, K))
-    for variant in (SamplerVariant(greedy=True), SamplerVariant(), SamplerVariant(truncates=True)):
+    for variant in (SamplerVariant(greedy=True), VARIANT):
         for probs in (None, probs_RKV):
             got = VERIFY(
                 logits_RQV, drafts_RK, num_drafts_R, rows, variant=variant, draft_probs_RKV=probs
@@ -170,7 +168,6 @@ def test_greedy_rows_accept_what_is_likeliest_whatever_the_draft_model_says() ->
 
 
 def test_positions_see_penalties_of_the_drafts_before_them_and_their_own_edits() -> None:
-    R = 32
     rng = np.random.default_rng(11)
     params = [
         SamplingParams(
@@ -231,7 +228,6 @@ def test_positions_see_penalties_of_the_drafts_before_them_and_their_own_edits()
 def test_logits_that_are_no_numbers_end_the_row_there(
     temperature: float, with_draft_probs: bool
 ) -> None:
-    R = 8
     params = [SamplingParams(temperature=temperature)] * R
     rows = SamplingRows.of(params, range(R), [0] * R, R)
     logits_RQV = np.full((R, Q, V), -50, np.float32)
@@ -245,10 +241,10 @@ def test_logits_that_are_no_numbers_end_the_row_there(
         drafts_RK,
         np.full(R, K, np.int32),
         rows,
-        variant=variant_for(params, False),
+        variant=VARIANT,
         draft_probs_RKV=probs,
     )
     expected_RQ = np.full((R, Q), 7)
     expected_RQ[3] = [7, 7, -1, -1]
     assert np.asarray(got.tokens_RQ).tolist() == expected_RQ.tolist()
-    assert np.asarray(got.num_accepted_R).tolist() == [3, 3, 3, 2, 3, 3, 3, 3]
+    assert np.asarray(got.num_accepted_R).tolist() == [3, 3, 3, 2, *[3] * (R - 4)]

@@ -263,7 +263,7 @@ def test_the_last_to_come_gives_way_when_pages_run_out(preemption: Any) -> None:
     tight = limits(num_pages=8, preemption=preemption, max_swapped_pages=8)
     state = SchedulerState(tight)
     first, last = state.add(request("a", 8, 12)), state.add(request("b", 8, 12))
-    plans = []
+    plans: list[StepPlan] = []
     while not plans or not plans[-1].preempted:
         plans.append(step(state))
     assert plans[-1].preempted == ("b",) and first.status is Status.RUNNING

@@ -13,6 +13,7 @@ from tests.server.serving import Listening, eventually, listening
 from trellax.inference.server import ServerSettings
 
 MODEL = "fake/model"
+STREAM = {"stream": True, "stream_options": {"include_usage": True}}
 HELLO: Any = [{"role": "user", "content": "Hello"}]
 TOOL: Any = {"type": "function", "function": {"name": "add", "parameters": {"type": "object"}}}
 
@@ -106,10 +107,8 @@ def test_streamed_completions_take_every_parameter(client: openai.OpenAI) -> Non
     whole = client.completions.create(**ALL_OF_COMPLETIONS)
     texts = {choice.index: "" for choice in whole.choices}
     usage = None
-    options = {"include_usage": True}
-    for chunk in client.completions.create(
-        **ALL_OF_COMPLETIONS, stream=True, stream_options=options
-    ):
+    streamed: Any = STREAM | ALL_OF_COMPLETIONS
+    for chunk in client.completions.create(**streamed):
         for choice in chunk.choices:
             texts[choice.index] += choice.text
         usage = chunk.usage or usage
@@ -130,8 +129,8 @@ def test_chats_take_every_parameter(client: openai.OpenAI, engine: FakeEngine) -
 
 def test_streamed_chats_take_every_parameter(client: openai.OpenAI, engine: FakeEngine) -> None:
     texts = {0: "", 1: ""}
-    options = {"include_usage": True}
-    for chunk in client.chat.completions.create(**ALL_OF_CHAT, stream=True, stream_options=options):
+    streamed: Any = STREAM | ALL_OF_CHAT
+    for chunk in client.chat.completions.create(**streamed):
         for choice in chunk.choices:
             texts[choice.index] += choice.delta.content or ""
     assert list(texts.values()) == [engine.text_of([], seed=seed, length=5) for seed in (3, 4)]
@@ -181,7 +180,7 @@ def test_refusals_are_the_client_s_own_exceptions(
 ) -> None:
     with pytest.raises(error) as raised:
         client.completions.create(**{"model": MODEL, "prompt": "a", **fields})
-    assert raised.value.param == next(iter(fields))  # type: ignore[attr-defined]
+    assert raised.value.param == next(iter(fields))
 
 
 def test_a_wrong_key_is_an_authentication_error(server: Listening) -> None:

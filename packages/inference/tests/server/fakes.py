@@ -17,6 +17,7 @@ from typing import Any
 
 from trellax.inference.histogram import Histogram
 from trellax.inference.requests import (
+    FinishReason,
     Output,
     QueueFullError,
     Request,
@@ -106,7 +107,7 @@ class FakeEngine:
         self.step_s = step_s
         self.forced: str | None = None
         self.failure: Exception | None = None
-        self.final: str | None = None
+        self.final: FinishReason | None = None
         self.error: str | None = None
         self.queue_limit = 10_000
         self.healthy = True
@@ -166,7 +167,8 @@ class FakeEngine:
         params = request.params
         text = self.text_of(request.prompt_ids, seed=params.seed, length=params.max_tokens)
         ids = [*text.encode()][: params.max_tokens]
-        reason, stop_reason = "length", None
+        reason: FinishReason = "length"
+        stop_reason: str | int | None = None
         if self.forced is not None and len(ids) < params.max_tokens:
             ids.append(EOS)
             reason, stop_reason = "stop", EOS
@@ -179,20 +181,15 @@ class FakeEngine:
                 pieces = pieces[: i + 1]
                 reason, stop_reason = "stop", stop
                 break
-        first, last = pieces[0], pieces[-1]
-        if params.prompt_logprobs is not None:
-            pieces[0] = dataclasses.replace(
-                first, prompt_logprobs=_prompt_logprobs(request), num_cached_tokens=2
-            )
-        else:
-            pieces[0] = dataclasses.replace(first, num_cached_tokens=2)
+        scores = None if params.prompt_logprobs is None else _prompt_logprobs(request)
+        pieces[0] = dataclasses.replace(pieces[0], prompt_logprobs=scores, num_cached_tokens=2)
         last = pieces[-1]
         pieces[-1] = dataclasses.replace(
             last,
             finish_reason=self.final or reason,
             stop_reason=stop_reason,
             error=self.error,
-            text=last.text if stop_reason is None or not isinstance(stop_reason, str) else "",
+            text="" if isinstance(stop_reason, str) else last.text,
         )
         return pieces
 

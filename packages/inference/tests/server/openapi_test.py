@@ -52,7 +52,13 @@ def fits(value: Any, schema: Any, root: Any) -> bool:
         return any(fits(value, option, root) for option in schema["anyOf"])
     if "enum" in schema and value not in schema["enum"]:
         return False
-    types = {"object": dict, "array": list, "string": str, "boolean": bool, "null": type(None)}
+    types: dict[str, Any] = {
+        "object": dict,
+        "array": list,
+        "string": str,
+        "boolean": bool,
+        "null": type(None),
+    }
     kind = schema["type"]
     if kind in ("integer", "number"):
         allowed = int if kind == "integer" else (int, float)

@@ -25,8 +25,7 @@ from trellax.inference.server import Server, ServerSettings, create_app
 
 def client_of(engine: FakeEngine, settings: ServerSettings | None = None) -> httpx.AsyncClient:
     """Returns a client whose requests are answered within the process."""
-    transport = httpx.ASGITransport(app=create_app(engine, settings))  # type: ignore[arg-type]
-    return httpx.AsyncClient(transport=transport, base_url="http://server")
+    return _client(create_app(engine, settings))
 
 
 def ask(
@@ -36,18 +35,24 @@ def ask(
     engine: FakeEngine | None = None,
     settings: ServerSettings | None = None,
     method: str | None = None,
+    app: Any = None,
     **options: Any,
 ) -> httpx.Response:
-    """Returns the answer to one request; `body` is sent as JSON."""
+    """Returns the answer to one request; `body` is sent as JSON, to `app` if there is one already."""
 
     async def run() -> httpx.Response:
-        async with client_of(engine or FakeEngine(), settings) as client:
+        async with _client(app or create_app(engine or FakeEngine(), settings)) as client:
             if body is not None:
                 options["json"] = body
             how = method or ("GET" if body is None and "content" not in options else "POST")
             return await client.request(how, path, **options)
 
     return asyncio.run(run())
+
+
+def _client(app: Any) -> httpx.AsyncClient:
+    transport = httpx.ASGITransport(app=app)
+    return httpx.AsyncClient(transport=transport, base_url="http://server")
 
 
 def events(answer: httpx.Response) -> list[Any]:

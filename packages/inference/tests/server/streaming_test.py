@@ -13,7 +13,7 @@ import pytest
 
 from tests.server.fakes import FakeEngine
 from tests.server.serving import ask, events, listening
-from trellax.inference.requests import Output, Request
+from trellax.inference.requests import FinishReason, Output, Request
 from trellax.inference.server import ServerSettings
 
 COMPLETIONS, CHAT = "/v1/completions", "/v1/chat/completions"
@@ -76,8 +76,8 @@ def test_usage_comes_with_every_chunk_if_asked_for() -> None:
 
 
 def test_streams_of_samples_are_what_the_whole_answer_has() -> None:
-    for path, body in ((COMPLETIONS, {"prompt": ["ab", "c"]}), (CHAT, {"messages": HELLO})):
-        body |= {"n": 3, "seed": 1, "max_tokens": 7}
+    for path in (COMPLETIONS, CHAT):
+        body = {"prompt": ["ab", "c"], "messages": HELLO, "n": 3, "seed": 1, "max_tokens": 7}
         whole = ask(path, body).json()["choices"]
         texts = dict.fromkeys(range(len(whole)), "")
         reasons = {}
@@ -130,7 +130,7 @@ def test_what_fails_after_the_headers_is_an_event_with_an_error_and_no_done() ->
 
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize(("final", "status"), [("error", 500), ("abort", 503)])
-def test_an_engine_s_failure_is_never_a_short_answer(stream: bool, final: str, status: int) -> None:
+def test_an_engine_s_failure_is_never_a_short_answer(stream: bool, final: FinishReason, status: int) -> None:
     engine = FakeEngine()
     engine.final, engine.error = final, "NaN in /srv/a/b.py"
     answer = ask(COMPLETIONS, {"prompt": "a", "max_tokens": 1, "stream": stream}, engine=engine)

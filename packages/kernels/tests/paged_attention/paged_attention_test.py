@@ -50,6 +50,28 @@ class TestNative(PagedAttentionSuite):
         with jax.set_mesh(Mesh(jax.devices()[:1], ("model",))):
             yield
 
+    @pytest.mark.parametrize("name", ["prefill_of_many", "bfloat16", "window", "head_dim_64"])
+    def test_a_query_does_not_depend_on_how_a_prompt_is_cut(self, name: str) -> None:
+        """Bit for bit, whether it comes alone, as in decoding, or in a chunk of any size."""
+        case = dataclasses.replace(case_named(name), S=300, lengths=(300, 290), P=80)
+        inputs = make_inputs(case)
+        options = options_of(case, inputs)
+        q, *pages, positions, lengths = inputs.arrays()
+        whole = np.asarray(self.run(*inputs.arrays(), **options).astype(jnp.float32))
+        for start, end in ((0, 1), (150, 151), (299, 300), (17, 120), (40, 300)):
+            some = positions[:, start:end]
+            written = jnp.minimum(some.max(axis=1) + 1, lengths)
+            part = self.run(q[:, start:end], *pages, some, written, **options)
+            np.testing.assert_array_equal(part.astype(jnp.float32), whole[:, start:end])
+
+    def test_many_long_rows_of_many_heads(self) -> None:
+        """More than a thread takes at once: several tiles, several splits of keys."""
+        lengths = (1500, 3, 0, 777)
+        case = Case("many", lengths=lengths, S=40, N=8, K=2, H=64, page_size=16, P=100)
+        inputs = make_inputs(case)
+        out = self.run(*inputs.arrays(), **options_of(case, inputs))
+        assert_close(out, reference(case, inputs))
+
 
 @pytest.mark.parametrize("keys", [1, 12, 1024])
 def test_chunk_sizes_do_not_change_the_result(keys: int, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,6 +18,7 @@ from trellax.inference.disaggregation.errors import (
     ProtocolError,
     RefusedError,
     TransportError,
+    UnreachableError,
     WorkerError,
 )
 from trellax.inference.disaggregation.handover import HandOver, flat_arrays, nested_arrays
@@ -72,6 +73,7 @@ __all__ = [
     "Sender",
     "Serving",
     "TransportError",
+    "UnreachableError",
     "WorkerError",
     "WorkerServer",
     "disaggregated_manifests",

@@ -68,7 +68,7 @@ class DisaggregatedEngine:
         check_fn: Callable[[Request], None],
         page_size: int,
         max_waiting: int = 1024,
-        max_attempts: int = 4,
+        max_failures: int = 4,
         rest_s: float = 5.0,
         slack_tokens: int = 8192,
         seed: int | None = None,
@@ -82,7 +82,7 @@ class DisaggregatedEngine:
             check_fn: raises a `RequestError` for a request that no worker can ever run.
             page_size: tokens of a page of the workers' caches.
             max_waiting: requests that may wait for a worker before others are turned away.
-            max_attempts: how often a request is begun before it ends with an error.
+            max_failures: that workers may have with a request before it ends with an error; it may be its own fault.
             rest_s: seconds that a worker gets no requests after it has failed.
             slack_tokens: that a prefill worker may have under way more than another and still be chosen because it
                 has a prompt's beginning in its cache.
@@ -95,7 +95,7 @@ class DisaggregatedEngine:
         self._affinity = PrefixAffinity(page_size=page_size)
         self._check_fn = check_fn
         self._max_waiting = max_waiting
-        self._max_attempts = max_attempts
+        self._max_failures = max_failures
         self._seeds = random.Random(seed)
         self._is_closed = False
         self._num_active = self._num_retries = 0
@@ -167,14 +167,13 @@ class DisaggregatedEngine:
         run = Run(self._seeded(request))
         self._num_active += 1
         try:
-            while run.num_attempts < self._max_attempts:
+            while run.num_failures < self._max_failures:
                 try:
                     async with contextlib.aclosing(self._attempt(run)) as pieces:
                         async for piece in pieces:
                             yield run.deliver(piece)
                             if piece.finish_reason is not None:
                                 return
-                    raise WorkerError("A decode worker ended a request without a reason.")
                 except (TransportError, WorkerError):
                     run.num_attempts += 1
                     self._num_retries += 1
@@ -247,6 +246,9 @@ class DisaggregatedEngine:
             async with contextlib.aclosing(decode.resume(request.id)) as pieces:
                 async for piece in pieces:
                     yield piece
+                    if piece.finish_reason is not None:
+                        return
+            raise WorkerError(f"{decode.name} ended a request without a reason.")
 
     @contextlib.contextmanager
     def _blaming(
@@ -256,10 +258,15 @@ class DisaggregatedEngine:
         try:
             yield
         except (TransportError, WorkerError) as error:
+            if prefill is not None and not isinstance(error, TransportError):
+                decode = None
             if prefill is not None:
                 self._prefill.fail(prefill)
-                run.failed_prefill.add(prefill.name)
-            if decode is not None and (prefill is None or isinstance(error, TransportError)):
+            if decode is not None:
                 self._decode.fail(decode)
-                run.failed_decode.add(decode.name)
+            run.fail(
+                error,
+                prefill=None if prefill is None else prefill.name,
+                decode=None if decode is None else decode.name,
+            )
             raise

@@ -11,6 +11,10 @@ class WorkerError(RuntimeError):
     """A worker cannot go on with a request, for no fault of the request's."""
 
 
+class UnreachableError(WorkerError):
+    """A worker did not answer, so it has not begun: the request cannot be what it failed for."""
+
+
 class NoRoomError(Exception):
     """A decode engine has no slot or no pages for a sequence now; once others have ended it will."""
 

@@ -3,7 +3,8 @@
     async with pool.take(load=len(prompt), priority=0, preferred=["prefill-1"]) as worker: ...
 
 A worker takes up to `max_running` requests. Who waits is served by priority, then in order of arrival. Among workers with a
-place the least loaded is taken, unless a preferred one is nearly as good. One that has failed rests for a while.
+place the least loaded is taken, unless a preferred one is nearly as good. One that has failed rests for a while, and is not
+given a request again that it has failed as long as others work, full though they may be.
 """
 
 from __future__ import annotations
@@ -51,22 +52,14 @@ class _Waiter(Generic[W]):
     place: asyncio.Future[_Member[W]] = dataclasses.field(compare=False)
 
 
-def choose(
-    loads: Mapping[str, int],
-    *,
-    preferred: Sequence[str] = (),
-    avoided: Collection[str] = (),
-    slack: int = 0,
-) -> str:
+def choose(loads: Mapping[str, int], *, preferred: Sequence[str] = (), slack: int = 0) -> str:
     """Returns the name of the worker that is to take a request; a pure function.
 
     Args:
         loads: tokens under way, of each worker that has a place; at least one.
         preferred: names, best first.
-        avoided: names that are taken only if there are no others.
         slack: tokens that a preferred worker may have under way more than the least loaded one.
     """
-    loads = {name: load for name, load in loads.items() if name not in avoided} or loads
     least = min(loads, key=lambda name: (loads[name], name))
     good = (name for name in preferred if name in loads and loads[name] <= loads[least] + slack)
     return next(good, least)
@@ -140,7 +133,7 @@ class WorkerPool(Generic[W]):
             load: tokens that the request brings.
             priority: lower ones are served first.
             preferred: as of `choose`.
-            avoided: as of `choose`.
+            avoided: names that it takes only while all others rest after a failure.
         """
         place = asyncio.get_running_loop().create_future()
         arrival = next(self._arrivals)
@@ -174,26 +167,32 @@ class WorkerPool(Generic[W]):
             closing.add_done_callback(self._closing.discard)
 
     def _serve(self) -> None:
+        held_up = []
         while self._waiters:
-            if self._waiters[0].place.done():  # It was cancelled.
-                heapq.heappop(self._waiters)
-                continue
-            loads = self._loads()
-            if not loads:
-                return
             waiter = heapq.heappop(self._waiters)
-            name = choose(
-                loads, preferred=waiter.preferred, avoided=waiter.avoided, slack=self._slack
-            )
-            member = self._members[name]
-            member.num_running += 1
-            member.load += waiter.load
-            waiter.place.set_result(member)
+            if waiter.place.done():  # It was cancelled.
+                continue
+            member = self._member_for(waiter)
+            if member is not None:
+                member.num_running += 1
+                member.load += waiter.load
+                waiter.place.set_result(member)
+                continue
+            held_up.append(waiter)
+            if not waiter.avoided:
+                break  # There is no place at all; else there may be one for others.
+        for waiter in held_up:
+            heapq.heappush(self._waiters, waiter)
 
-    def _loads(self) -> dict[str, int]:
+    def _member_for(self, waiter: _Waiter[W]) -> _Member[W] | None:
         now = time.monotonic()
-        return {
+        awake = {n: member for n, member in self._members.items() if member.rests_until <= now}
+        wanted = {n: member for n, member in awake.items() if n not in waiter.avoided} or awake
+        loads = {
             name: member.load
-            for name, member in self._members.items()
-            if member.rests_until <= now and member.num_running < member.worker.max_running
+            for name, member in wanted.items()
+            if member.num_running < member.worker.max_running
         }
+        if not loads:
+            return None
+        return self._members[choose(loads, preferred=waiter.preferred, slack=self._slack)]

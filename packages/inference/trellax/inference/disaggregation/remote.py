@@ -14,7 +14,12 @@ from typing import Any
 
 from trellax.inference.disaggregation.addresses import format_address, parse_address
 from trellax.inference.disaggregation.codec import from_json, is_integer, to_json
-from trellax.inference.disaggregation.errors import ProtocolError, TransportError, WorkerError
+from trellax.inference.disaggregation.errors import (
+    ProtocolError,
+    TransportError,
+    UnreachableError,
+    WorkerError,
+)
 from trellax.inference.disaggregation.handshake import Identity, greet
 from trellax.inference.disaggregation.link import Link
 from trellax.inference.disaggregation.wire import Frame
@@ -74,7 +79,7 @@ class _RemoteWorker:
                 try:
                     link = await self._connect()
                 except TransportError as error:
-                    raise WorkerError(f"{self.name}: {error}") from error
+                    raise UnreachableError(f"{self.name}: {error}") from error
                 self._link = link
                 self._reading = asyncio.create_task(self._read(link))
             return self._link

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 
+from trellax.inference.disaggregation.errors import UnreachableError
 from trellax.inference.requests import Output, Request
 
 
@@ -16,7 +17,8 @@ class Run:
     Attributes:
         request: as the client has sent it, with a seed.
         delivered_ids: tokens that the client has.
-        num_attempts: that have failed.
+        num_attempts: that have ended without a result.
+        num_failures: those of them that count: the request may be what makes workers fail.
         failed_prefill: names of workers that have failed this request.
         failed_decode: names of workers that have failed this request.
     """
@@ -24,6 +26,7 @@ class Run:
     request: Request
     delivered_ids: list[int] = dataclasses.field(default_factory=list)
     num_attempts: int = 0
+    num_failures: int = 0
     failed_prefill: set[str] = dataclasses.field(default_factory=set)
     failed_decode: set[str] = dataclasses.field(default_factory=set)
 
@@ -32,6 +35,16 @@ class Run:
         if self.num_attempts == 0:
             return self.request
         return dataclasses.replace(self.request, id=f"{self.request.id}~{self.num_attempts}")
+
+    def fail(self, error: Exception, *, prefill: str | None, decode: str | None) -> None:
+        """Notes that workers have failed it. To have met one that does not answer counts from the second time on."""
+        is_met = prefill in self.failed_prefill or decode in self.failed_decode
+        if is_met or not isinstance(error, UnreachableError):
+            self.num_failures += 1
+        if prefill is not None:
+            self.failed_prefill.add(prefill)
+        if decode is not None:
+            self.failed_decode.add(decode)
 
     def deliver(self, piece: Output) -> Output:
         """Notes that the client gets a piece of the current attempt; returns it as the client is to see it."""

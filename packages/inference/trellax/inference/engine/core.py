@@ -33,6 +33,7 @@ from trellax.inference.scheduling import (
     StepPlan,
     plan_step,
 )
+from trellax.inference.scheduling import Sequence as ScheduledSequence
 from trellax.inference.text import Tokenizer
 
 
@@ -126,17 +127,23 @@ class EngineCore:
 
     def abort(self, request_id: str) -> None:
         """Ends a request; the next step tells so. One that has ended already is left alone."""
-        if request_id in self._tracked:
-            self.state.abort(request_id)
+        if request_id in self._tracked and request_id not in self._aborted:
+            self._drop(self.state.abort(request_id))
             self._aborted.append(request_id)
 
     def fail_all(self, message: str) -> list[Output]:
         """Ends all requests after a fault, each with this error."""
         self._in_flight = []
+        self.state.forget_prefixes()  # What the failed step was to write may not be there.
         for request_id in list(self.state.sequences):
-            self.state.finish(request_id, "error")
+            self._drop(self.state.finish(request_id, "error"))
         tracked, self._tracked, self._aborted = self._tracked, {}, []
         return [t.ended("error", message) for t in tracked.values()]
+
+    def _drop(self, sequence: ScheduledSequence | None) -> None:
+        """Drops the copy of a sequence that ends while it is swapped out."""
+        if sequence is not None:
+            self._swapped.pop(sequence.arrival, None)
 
     # ---- steps ----------------------------------------------------------------------------------
 
@@ -272,7 +279,7 @@ class EngineCore:
 
     def _end(self, request_id: str, reason: Any) -> None:
         if request_id in self.state.sequences:
-            self.state.finish(request_id, reason)
+            self._drop(self.state.finish(request_id, reason))
         if request_id in self._aborted:
             self._aborted.remove(request_id)
         self._untracked(request_id)

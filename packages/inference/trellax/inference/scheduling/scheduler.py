@@ -141,29 +141,14 @@ class _Planner:
         return not self.keys_in_the_making.isdisjoint(sequence.keys[num_cached : num_cached + 1])
 
     def admit(self, sequence: Sequence, cached: list[int]) -> bool:
-        """Plans the first row of a waiting sequence, if there are pages for all its tokens. Returns whether it did."""
+        """Plans the first row of a waiting sequence, if there is room for all its tokens. Returns whether it did."""
         num_back = sequence.num_swapped
         start = sequence.num_computed if num_back else len(cached) * self.limits.page_size
         decodes = sequence.num_planned_outputs > 0 and sequence.num_planned - start == 1
         end = sequence.num_planned + (self.num_checked(sequence) - 1 if decodes else 0)
         num_pages = max(self.limits.pages_for(end), num_back) - len(cached)
-        num_idle = sum(self.pages.count(page) == 0 for page in cached)
-        # Besides, each that runs will soon need another page, and would take it from the newcomer.
-        num_spoken_for = self.promised + self.end + self.num_admitted
-        shortage = num_pages + num_idle + num_spoken_for - self.pages.num_available
-        victims: list[Sequence] | None = []
-        if shortage > 0 or not self.free_slots:
-            lower = [s for s in self.running[self.next : self.end] if s.rank[0] > sequence.rank[0]]
-            victims = self.victims(lower, shortage, newcomer=True, kept=frozenset(cached))
-        if victims is None:
-            return False
-        budget = self.budget + sum(map(self.decodes, victims)) * self.limits.tokens_per_decode
-        least = (
-            self.limits.tokens_per_decode
-            if decodes
-            else self.chunk_length(sequence.num_planned - start, budget)
-        )
-        if not 0 < least <= budget:
+        victims = self.room(sequence, num_pages, cached)
+        if victims is None or not self.has_budget(sequence.num_planned - start, decodes, victims):
             return False
         self.preempt(victims)
         self.pages.acquire(cached)
@@ -178,6 +163,24 @@ class _Planner:
         else:
             self.add_chunk(sequence, slot, num_held, start=start, cached=tuple(cached))
         return True
+
+    def room(self, sequence: Sequence, num_pages: int, cached: list[int]) -> list[Sequence] | None:
+        """Returns who has to give way for a slot and so many pages beside the cached ones, None if that would not do."""
+        num_idle = sum(self.pages.count(page) == 0 for page in cached)
+        # Each that runs will soon need another page, and would take it from the newcomer.
+        num_spoken_for = self.promised + self.end + self.num_admitted
+        shortage = num_pages + num_idle + num_spoken_for - self.pages.num_available
+        if shortage <= 0 and self.free_slots:
+            return []
+        lower = [s for s in self.running[self.next : self.end] if s.rank[0] > sequence.rank[0]]
+        return self.victims(lower, shortage, newcomer=True, kept=frozenset(cached))
+
+    def has_budget(self, num_tokens: int, decodes: bool, victims: list[Sequence]) -> bool:
+        """Whether a newcomer's first row fits into what is left, with what its victims would have taken."""
+        budget = self.budget + sum(map(self.decodes, victims)) * self.limits.tokens_per_decode
+        if decodes:
+            return self.limits.tokens_per_decode <= budget
+        return self.chunk_length(num_tokens, budget) > 0
 
     # Rows.
 

@@ -234,7 +234,7 @@ class SchedulerState:
         assert len(running) + len(waiting) == len(self.sequences), "a sequence is in two places"
         for queue in (running, waiting):
             assert [s.rank for s in queue] == sorted(s.rank for s in queue), "order of ranks"
-        slots = [sequence.slot for sequence in running]
+        slots = [sequence.slot for sequence in running if sequence.slot is not None]
         assert sorted([*slots, *self.free_slots]) == list(range(self.limits.max_sequences)), slots
         assert all(s.slot is None and not s.pages for s in waiting), "who waits holds something"
         computed = [s for s in waiting if s.num_computed]

@@ -22,6 +22,7 @@ from trellax.inference.server.fields import (
     Integer,
     ListOf,
     Mapping,
+    NotOffered,
     Number,
     OneOf,
     Record,
@@ -183,7 +184,7 @@ class GenerationBody:
     guided_grammar: str | None = optional(
         Text(min_length=1), None, "The same as structured_outputs.grammar."
     )
-    use_beam_search: bool = optional(Boolean(), False, "Not offered.")
+    use_beam_search: None = optional(NotOffered(), None, "Not offered.")
     user: str | None = optional(Text(), None, "Ignored.")
 
 
@@ -205,7 +206,7 @@ class CompletionBody(GenerationBody):
         Boolean(), True, "Whether text gets the model's first token."
     )
     best_of: int | None = optional(Integer(at_least=1), None, "Must be n, if given.")
-    suffix: str | None = optional(Text(), None, "Not offered.")
+    suffix: None = optional(NotOffered(), None, "Not offered.")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -301,8 +302,8 @@ class ConversationFields:
     add_generation_prompt: bool = optional(
         Boolean(), True, "Whether the prompt ends where the assistant begins to speak."
     )
-    continue_final_message: bool = optional(Boolean(), False, "Not offered.")
-    chat_template: str | None = optional(Text(), None, "Not offered.")
+    continue_final_message: None = optional(NotOffered(), None, "Not offered.")
+    chat_template: None = optional(NotOffered(), None, "Not offered.")
     chat_template_kwargs: dict[str, Any] = optional(
         Mapping(), {}, "Further variables of the chat template."
     )
@@ -366,5 +367,5 @@ class EmbeddingBody:
     encoding_format: str = optional(
         Choice(("float", "base64")), "float", "base64: of little-endian float32."
     )
-    dimensions: int | None = optional(Integer(at_least=1), None, "Not offered.")
+    dimensions: None = optional(NotOffered(), None, "Not offered.")
     user: str | None = optional(Text(), None, "Ignored.")

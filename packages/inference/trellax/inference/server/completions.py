@@ -115,8 +115,6 @@ def _check_completion(body: CompletionBody) -> bool:
     """Returns whether only the prompt is scored; raises RequestError for what is not offered."""
     if body.best_of not in (None, body.n):
         raise RequestError(f"best_of is {body.best_of}; only n itself is offered.", param="best_of")
-    if body.suffix:
-        raise RequestError("suffix is not offered; leave it out.", param="suffix")
     if body.max_tokens != 0:
         return False
     if not body.echo and body.prompt_logprobs is None:

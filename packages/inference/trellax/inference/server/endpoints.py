@@ -24,8 +24,8 @@ from trellax.inference.server.service import Service
 
 async def models(service: Service, http: Request) -> Response:
     """Answers `GET /v1/models`."""
-    names = (service.engine.model.id, *service.settings.model_aliases)
-    return JSONResponse({"object": "list", "data": [_card(service, name) for name in names]})
+    cards = [_card(service, name) for name in service.model_names]
+    return JSONResponse({"object": "list", "data": cards})
 
 
 async def model(service: Service, http: Request) -> Response:
@@ -87,8 +87,6 @@ async def embeddings(service: Service, http: Request) -> Response:
         message = f"The model {engine.model.id!r} gives no embeddings; it continues text."
         raise ApiError(501, message, code="not_offered")
     service.check_ready()
-    if body.dimensions is not None:
-        raise RequestError("dimensions is not offered; leave it out.", param="dimensions")
     prompts = await service.prompts.completion(body.input, param="input")
     vectors = await engine.embed([prompt.ids for prompt in prompts])
     num_tokens = sum(len(prompt.ids) for prompt in prompts)
@@ -129,6 +127,7 @@ async def stats(service: Service, http: Request) -> Response:
         {
             "model": service.engine.model.id,
             "max_length": service.engine.model.max_length,
+            "can_chat": service.engine.tokenizer.chat_template is not None,
             "time": time.time(),
             "is_ready": service.is_ready,
             "num_requests_running": engine.num_running,

@@ -261,6 +261,18 @@ class AsGiven:
 
 
 @dataclasses.dataclass(frozen=True)
+class NotOffered:
+    """A value that would change the result, and that there is nothing to do with, but for "no"."""
+
+    def read(self, value: Json, where: str, limits: Limits) -> None:
+        if value is not False and value != "":
+            raise RequestError(f"{where} is not offered; leave it out.", param=where)
+
+    def schema(self, limits: Limits) -> Schema:
+        return {"enum": [False, ""]}
+
+
+@dataclasses.dataclass(frozen=True)
 class Record:
     """An object with fields of its own, declared by a dataclass."""
 

@@ -59,7 +59,12 @@ def _described(operation: Operation, service: Service) -> dict[str, Any]:
     described: dict[str, Any] = {"summary": operation.about, "responses": _responses(operation)}
     if "{" in operation.path:
         described["parameters"] = [
-            {"name": "id", "in": "path", "required": True, "schema": {"type": "string"}}
+            {
+                "name": "id",
+                "in": "path",
+                "required": True,
+                "schema": {"type": "string", "enum": list(service.model_names)},
+            }
         ]
     if operation.body is not None:
         schema = {"$ref": f"#/components/schemas/{operation.body.__name__}"}

@@ -35,8 +35,6 @@ def sampling_params(
     Raises:
         RequestError: if a value is out of range.
     """
-    if body.use_beam_search:
-        raise RequestError("Beam search is not offered.", param="use_beam_search")
     bias = tuple((int(token), value) for token, value in body.logit_bias.items())
     _check_tokens((token for token, _ in bias), vocab_size, "logit_bias")
     _check_tokens(body.stop_token_ids, vocab_size, "stop_token_ids")

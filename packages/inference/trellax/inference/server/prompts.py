@@ -83,9 +83,6 @@ class Prompts:
         Raises:
             RequestError: there is no template, or it does not take the conversation.
         """
-        for name in ("continue_final_message", "chat_template"):
-            if getattr(fields, name):
-                raise RequestError(f"{name} is not offered; leave it out.", param=name)
         ids = await _run(
             _size(messages) + _size(fields.tools),
             lambda: self._builder.chat(

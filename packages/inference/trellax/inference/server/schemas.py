@@ -183,6 +183,7 @@ STATS = _object(
     {
         "model": _STRING,
         "max_length": _COUNT,
+        "can_chat": {"type": "boolean"},
         "time": _NUMBER,
         "is_ready": {"type": "boolean"},
         "num_requests_running": _COUNT,

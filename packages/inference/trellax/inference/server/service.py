@@ -69,6 +69,11 @@ class Service:
         """Whether new work is taken."""
         return not self.is_draining and self.engine.is_healthy()
 
+    @property
+    def model_names(self) -> tuple[str, ...]:
+        """What the model answers to."""
+        return (self.engine.model.id, *self.settings.model_aliases)
+
     def check_ready(self) -> None:
         """Raises ApiError, 503, if no new work is taken."""
         if self.is_draining:
@@ -82,8 +87,7 @@ class Service:
 
     def check_model(self, name: str | None) -> None:
         """Raises ApiError, 404, if a model is named that is not served."""
-        known = (self.engine.model.id, *self.settings.model_aliases)
-        if name is not None and name not in known:
+        if name is not None and name not in self.model_names:
             raise ApiError(
                 404,
                 f"There is no model {name[:80]!r}; the one that is served is {self.engine.model.id!r}.",

@@ -23,24 +23,14 @@ class MatmulCall:
     weight: Float[Array, "D F"] | PreparedWeight
     output_dtype: jnp.dtype
 
-    @property
-    def output_dim(self) -> int:
-        if isinstance(self.weight, PreparedWeight):
-            return self.weight.output_dim
-        return self.weight.shape[1]
-
 
 def make_call(
     x: Array, weight: Array | PreparedWeight, *, output_dtype: jnp.dtype | None = None
 ) -> MatmulCall:
     """Checks the arguments of `matmul` and gathers them."""
-    is_prepared = isinstance(weight, PreparedWeight)
-    if is_prepared:
-        is_one = weight.leading_shape == () or weight.layer is not None
-        shape: tuple[int, ...] = (weight.input_dim, weight.output_dim)
-        shape = shape if is_one else (*weight.leading_shape, *shape)
-    else:
-        shape = weight.shape
+    shape: tuple[int, ...] = weight.shape
+    if isinstance(weight, PreparedWeight) and weight.layer is not None:
+        shape = shape[1:]
     if x.ndim < 1 or len(shape) != 2 or x.shape[-1] != shape[0]:
         raise ValueError(
             f"matmul: expected x [..., D] and a weight [D, F]; got {x.shape} and {shape}. Choose a layer of a stack with "

@@ -36,6 +36,8 @@ constexpr int kPanels = 1;
 constexpr int64_t kBytesAnItem = 64 << 10;  // of weights: enough to be worth taking, and little to wait for
 constexpr int64_t kPrefetchBytes = 2048;    // ahead in each panel: pages of 4 KiB stop the hardware's own prefetching
 
+constexpr double kBytesANanosecond = 25, kProductsANanosecond = 50;  // roughly, of one thread
+
 enum Format : int64_t { kFloat32 = 0, kBfloat16 = 1, kInt8 = 2, kInt4 = 3 };
 
 // What one thread needs to compute any tile. X is what the inner loop reads: float, or uint32_t for pairs of bfloat16.
@@ -357,7 +359,9 @@ void Multiply(ffi::ThreadPool& pool, const Problem<typename Weights::X>& p) {
   const int64_t panel_items = CeilOf(num_panels, panels);
   const int64_t row_items = std::min(CeilOf(p.M, kRows), CeilOf(wanted, panel_items));
   const int64_t rows = CeilOf(CeilOf(p.M, kRows), row_items) * kRows;
-  ParallelFor(pool, panel_items * row_items, [&](int64_t item) {
+  const double bytes = static_cast<double>(num_panels) * p.panel_bytes, products = static_cast<double>(p.M) * p.D * p.F;
+  const double nanoseconds = bytes / kBytesANanosecond + products / kProductsANanosecond;
+  ParallelFor(pool, panel_items * row_items, nanoseconds, [&](int64_t item) {
     const int64_t panel = item / row_items * panels, row = item % row_items * rows;
     Block<Weights>(p, std::min(row, p.M), std::min(row + rows, p.M), panel, std::min(panel + panels, num_panels));
   });

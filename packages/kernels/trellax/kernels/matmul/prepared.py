@@ -55,6 +55,11 @@ class PreparedWeight:
         return self.spec.output_dim
 
     @property
+    def shape(self) -> tuple[int, ...]:
+        """Leading axes, inputs, outputs: [..., D, F], however the weight was given."""
+        return (*self.leading_shape, self.input_dim, self.output_dim)
+
+    @property
     def num_bytes(self) -> int:
         """Of its arrays, all layers together."""
         return sum(x.size * x.dtype.itemsize for x in (self.values, self.scales) if x is not None)

@@ -1,6 +1,6 @@
 // Work shared between the calling thread and XLA's own threads.
 //
-//   ParallelFor(pool, num_items, [&](int64_t item) { ... });
+//   ParallelFor(pool, num_items, nanoseconds, [&](int64_t item) { ... });
 //
 // The caller takes items as the helpers do, so all work is done even if no helper ever starts, and it waits only for items
 // that were taken. No thread is made here.
@@ -42,9 +42,13 @@ struct SharedItems {
   }
 };
 
+constexpr double kNanosecondsAHelper = 5000;  // of work: waking a thread takes a few microseconds
+
+// Runs body(item) for all items. `nanoseconds` estimates what they take together on one thread.
 template <typename Body>
-void ParallelFor(xla::ffi::ThreadPool& pool, int64_t num_items, const Body& body) {
-  const int64_t helpers = std::min(pool.num_threads(), num_items) - 1;
+void ParallelFor(xla::ffi::ThreadPool& pool, int64_t num_items, double nanoseconds, const Body& body) {
+  const int64_t worthwhile = 1 + static_cast<int64_t>(nanoseconds / kNanosecondsAHelper);
+  const int64_t helpers = std::min({pool.num_threads(), num_items, worthwhile}) - 1;
   if (helpers < 1) {
     for (int64_t item = 0; item < num_items; ++item) body(item);
     return;

@@ -205,11 +205,44 @@ TRELLAX_INLINE Floats LoadHead(const void* from, int64_t index, int64_t left) {
 
 constexpr int64_t BytesOf(ffi::DataType type) { return type == ffi::F32 ? 4 : type == ffi::BF16 ? 2 : 1; }
 
-// Where a key lies in its pages, in units of heads.
-int64_t PlaceOf(const Problem& p, const Tile& tile, int64_t key, int64_t k) {
-  const int64_t page = p.table[tile.b * p.P + key / p.page_size];
-  return (std::clamp<int64_t>(page, 0, p.num_pages - 1) * p.page_size + key % p.page_size) * p.K + k;
-}
+// Where the keys of a block lie in their pages, in units of heads, for a tile's first head.
+struct Block {
+  int64_t first = 0, count = 0;
+  int64_t places[kKeys];
+
+  Block(const Problem& p, const Tile& tile, int64_t first) : first(first) {
+    count = std::clamp<int64_t>(tile.keys.end - first, 0, kKeys);
+    for (int64_t t = 0; t < count; ++t) {
+      const int64_t page = p.table[tile.b * p.P + (first + t) / p.page_size];
+      const int64_t place = std::clamp<int64_t>(page, 0, p.num_pages - 1) * p.page_size + (first + t) % p.page_size;
+      places[t] = place * p.K + tile.k;
+    }
+  }
+};
+
+// Asks for the next block's keys and values, of all heads of a tile, before they are needed. It does so in the order in which they
+// lie in memory, so that the hardware foresees the rest, and a few at a time, since a CPU drops what it has no room for.
+template <ffi::DataType kType>
+struct Prefetcher {
+  const Problem& p;
+  const Block& block;
+  int64_t bytes;  // of a key of all heads
+  int64_t t = 0, byte = 0;
+
+  Prefetcher(const Problem& p, const Tile& tile, const Block& block)
+      : p(p), block(block), bytes(tile.heads * p.H * BytesOf(kType)) {}
+
+  // Inlined, because compilers take a function that only prefetches for one that does nothing.
+  TRELLAX_INLINE void Some(int64_t lines) {
+    for (; lines > 0 && t < block.count; --lines) {
+      const int64_t at = block.places[t] * p.H * BytesOf(kType) + byte;
+      __builtin_prefetch(static_cast<const char*>(p.key_pages) + at, 0, 2);
+      __builtin_prefetch(static_cast<const char*>(p.value_pages) + at, 0, 2);
+      byte += 64;
+      if (byte >= bytes) ++t, byte = 0;
+    }
+  }
+};
 
 // Sixteen numbers, from `h` on, of up to sixteen keys, as columns of scratch.keys.
 template <ffi::DataType kType>
@@ -231,35 +264,25 @@ TRELLAX_INLINE void LoadKeys(const Problem& p, const int64_t* places, int64_t t,
   for (int i = 0; i < kLanes; ++i) Store(&scratch.keys[(h + i) * kKeys + t], rows[i]);
 }
 
-// Copies `count` keys of a kv head, from `first` on, as columns, and their values as rows; columns beyond them are zeros.
+// Copies a block's keys of one head of a tile as columns, and their values as rows; columns beyond them are zeros.
 template <ffi::DataType kType>
-void LoadBlock(const Problem& p, const Tile& tile, int64_t k, int64_t first, int64_t count, Scratch& scratch) {
-  const int64_t padded_H = p.padded_H();
+void LoadBlock(const Problem& p, const Block& block, int64_t head, Prefetcher<kType>& next, Scratch& scratch) {
+  const int64_t padded_H = p.padded_H(), lines = CeilOf(p.H * BytesOf(kType), 64);
   int64_t places[kKeys];
-  for (int64_t t = 0; t < count; ++t) places[t] = PlaceOf(p, tile, first + t, k);
+  for (int64_t t = 0; t < block.count; ++t) places[t] = block.places[t] + head;
   for (int64_t t = 0; t < kKeys; t += kLanes) {
-    for (int64_t h = 0; h < padded_H; h += kLanes) LoadKeys<kType>(p, places, t, count, h, scratch);
+    for (int64_t h = 0; h < padded_H; h += kLanes) {
+      next.Some(CeilOf(lines * kLanes * kLanes, 2 * padded_H));  // half of the lines during these copies
+      LoadKeys<kType>(p, places, t, block.count, h, scratch);
+    }
   }
-  for (int64_t t = 0; t < count; ++t) {
+  for (int64_t t = 0; t < block.count; ++t) {
+    next.Some(CeilOf(lines, 2));
     float* to = &scratch.values[t * padded_H];
     for (int64_t h = 0; h < padded_H; h += kLanes) {
       Floats value = LoadHead<kType>(p.value_pages, places[t] * p.H + h, p.H - h);
       if (kType == ffi::S8) value *= p.value_scales[places[t]];
       Store(to + h, value);
-    }
-  }
-}
-
-// Asks for keys and values of all heads of a tile before they are needed, in the order in which they lie in memory. Inlined, because
-// compilers take a function that does nothing else for one that does nothing.
-template <ffi::DataType kType>
-TRELLAX_INLINE void Prefetch(const Problem& p, const Tile& tile, int64_t begin, int64_t end) {
-  const int64_t bytes = tile.heads * p.H * BytesOf(kType);
-  for (int64_t key = begin; key < std::min(end, tile.keys.end); ++key) {
-    const int64_t at = PlaceOf(p, tile, key, tile.k) * p.H * BytesOf(kType);
-    for (int64_t i = 0; i < bytes; i += 64) {
-      __builtin_prefetch(static_cast<const char*>(p.key_pages) + at + i, 0, 2);
-      __builtin_prefetch(static_cast<const char*>(p.value_pages) + at + i, 0, 2);
     }
   }
 }
@@ -373,20 +396,22 @@ void AttendSplit(const Problem& p, const Tile& tile, int64_t split, Scratch& scr
   softmax.Clear(tile.size(), padded_H);
   const int64_t end = std::min(tile.keys.end, (split + 1) * kSplit);
   const int64_t begin = std::max(tile.keys.begin / kKeys * kKeys, split * kSplit);
-  for (int64_t first = begin; first < end; first += kKeys) {
-    const int64_t count = std::min(kKeys, end - first), next = first + kKeys;
+  Block block(p, tile, begin);
+  while (block.first < end) {
+    const Block next(p, tile, block.first + kKeys);
+    Prefetcher<kType> prefetcher(p, tile, next);
     for (int64_t head = 0; head < tile.heads; ++head) {
-      Prefetch<kType>(p, tile, next + kKeys * head / tile.heads, next + kKeys * (head + 1) / tile.heads);
-      LoadBlock<kType>(p, tile, tile.k + head, first, count, scratch);
+      LoadBlock<kType>(p, block, head, prefetcher, scratch);
       const int64_t of_head = head * tile.rows;
       Products<false>(&scratch.queries[of_head * padded_H], padded_H, scratch.keys.get(), kKeys, p.H,
                       scratch.scores.get(), kKeys, tile.rows, kKeys);
       for (int64_t row = 0; row < tile.rows; ++row) {
-        AddToSoftmax(p, tile, of_head + row, first, &scratch.scores[row * kKeys], softmax);
+        AddToSoftmax(p, tile, of_head + row, block.first, &scratch.scores[row * kKeys], softmax);
       }
-      Products<true>(scratch.scores.get(), kKeys, scratch.values.get(), padded_H, count,
+      Products<true>(scratch.scores.get(), kKeys, scratch.values.get(), padded_H, block.count,
                      &softmax.values[of_head * padded_H], padded_H, tile.rows, padded_H);
     }
+    block = next;
   }
 }
 
@@ -436,7 +461,7 @@ void AttendTile(const Problem& p, const Tile& tile) {
 
 // Threads share the splits of each tile, which are joined afterwards.
 template <ffi::DataType kType>
-void AttendInSplits(ffi::ThreadPool& pool, const Problem& p, const std::vector<Tile>& tiles) {
+void AttendInSplits(ffi::ThreadPool& pool, const Problem& p, const std::vector<Tile>& tiles, double nanoseconds) {
   std::vector<std::pair<int64_t, int64_t>> items;  // tile, split
   std::vector<Softmax> parts;
   for (size_t i = 0; i < tiles.size(); ++i) {
@@ -445,7 +470,7 @@ void AttendInSplits(ffi::ThreadPool& pool, const Problem& p, const std::vector<T
       parts.emplace_back(tiles[i].size(), p.padded_H());
     }
   }
-  ParallelFor(pool, items.size(), [&](int64_t item) {
+  ParallelFor(pool, items.size(), nanoseconds, [&](int64_t item) {
     const Tile& tile = tiles[items[item].first];
     Scratch& scratch = Scratch::OfThread(p.padded_H());
     LoadQueries(p, tile, scratch);
@@ -460,19 +485,27 @@ void AttendInSplits(ffi::ThreadPool& pool, const Problem& p, const std::vector<T
   }
 }
 
+// A rough estimate: a key takes a thread about 25 ns at H = 64, and a pair of a query and a key 2.5 ns.
+double NanosecondsOf(const Problem& p, const Tile& tile) {
+  const double keys = tile.keys.end - tile.keys.begin;
+  return keys * p.H / 64 * (25.0 * tile.heads + 2.5 * tile.size());
+}
+
 template <ffi::DataType kType>
 void Attend(ffi::ThreadPool& pool, const Problem& p) {
   const int64_t num_threads = std::max<int64_t>(pool.num_threads(), 1);
   const std::vector<Tile> tiles = MakeTiles(p, num_threads);
   int64_t all_splits = 0, most_splits = 0;
+  double nanoseconds = 0;
   for (const Tile& tile : tiles) {
+    nanoseconds += NanosecondsOf(p, tile);
     all_splits += tile.num_splits();
     most_splits = std::max(most_splits, tile.num_splits());
   }
   if (num_threads > 1 && most_splits > 1 && most_splits * num_threads * 2 > all_splits) {
-    return AttendInSplits<kType>(pool, p, tiles);
+    return AttendInSplits<kType>(pool, p, tiles, nanoseconds);
   }
-  ParallelFor(pool, tiles.size(), [&](int64_t item) { AttendTile<kType>(p, tiles[item]); });
+  ParallelFor(pool, tiles.size(), nanoseconds, [&](int64_t item) { AttendTile<kType>(p, tiles[item]); });
 }
 
 template <typename Buffer>
