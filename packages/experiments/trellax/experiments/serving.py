@@ -63,7 +63,7 @@ def served_weights(
     Raises:
         WeightsMismatchError: the weights are of another model; all differences are listed.
     """
-    model_cfg = get_experiment(experiment).model
+    model_cfg: Any = get_experiment(experiment).model
     pretrained = open_pretrained(weights)
     check_same_architecture(model_cfg, pretrained)
     tokenizer = pretrained.tokenizer()

@@ -146,18 +146,15 @@ def test_another_salt_shares_nothing(core: EngineCore) -> None:
     assert run(core, [salted])["s"][0].num_cached_tokens == 0
 
 
-def test_no_program_is_compiled_after_warm_up() -> None:
+def test_a_strict_engine_has_compiled_all_that_it_runs_and_refuses_the_rest() -> None:
     cfg, params = parameters("rotary")
-    core = tiny_core(cfg, params=params, warms_up=True, is_strict=True)
+    core = tiny_core(
+        cfg, params=params, warms_up=True, is_strict=True, max_sequences=2, max_tokens_per_step=16
+    )
     compiled = core.runner.num_compiles
-    wanted = requests(prompts([5, 1, 3, 19, 40, 8]), temperature=1.0, seed=1)
+    wanted = requests(prompts([5, 1, 19, 40]), temperature=1.0, seed=1)
     run(core, wanted, arrive_every=1)
     assert core.runner.num_compiles == compiled
-
-
-def test_a_strict_engine_refuses_to_compile_late() -> None:
-    cfg, params = parameters("rotary")
-    core = tiny_core(cfg, params=params, warms_up=True, is_strict=True)
     core.add(requests([PROMPT], frequency_penalty=1.0)[0])
     with pytest.raises(RuntimeError, match="warm-up did not compile"):
         while core.has_work:

@@ -75,10 +75,7 @@ class Draws:
             wanted[row.index] = row.tracked.request.params.logprobs
         if drawn.tokens_per_row > 1:
             ids_of, known_of = unpack_verified(packed, drawn.variant, wanted)
-            return [
-                (ids_of[row.index], list(known_of[row.index] or [None] * len(ids_of[row.index])))
-                for row in rows
-            ]
+            return [_of_row(ids_of[row.index], known_of[row.index]) for row in rows]
         tokens, logprobs = unpack(packed, drawn.variant, wanted)
         ids = tokens.tolist()
         return [([ids[row.index]], [logprobs[row.index]]) for row in rows]
@@ -107,3 +104,7 @@ class Draws:
             if row.tracked.matcher is not None and row.tracked.finish_reason is None:
                 row.tracked.matcher.fill_mask(allowed[row.index])
         return {"bias": (ids, values), "allowed": allowed}
+
+
+def _of_row(ids: list[int], known: list[TokenLogprobs] | None) -> Result:
+    return ids, [None] * len(ids) if known is None else list(known)

@@ -123,7 +123,7 @@ class Engine:
                 yield output
         finally:
             if running:
-                self._command(lambda: [self._core.abort(i) for i in running] and None)
+                self._command(lambda: self._abort(frozenset(running)))
 
     async def _matcher(self, request: Request) -> Matcher | None:
         constraint = request.params.constraint
@@ -219,6 +219,10 @@ class Engine:
                 self._tell(caller, [refused])
             else:
                 self._callers[request.id] = caller
+
+    def _abort(self, request_ids: frozenset[str]) -> None:
+        for request_id in request_ids:
+            self._core.abort(request_id)
 
     def _deliver(self, outputs: list[Output]) -> None:
         by_caller: dict[int, tuple[_Caller, list[Output]]] = {}

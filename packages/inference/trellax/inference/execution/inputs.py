@@ -8,7 +8,7 @@ Axes: T tokens of the flat batch, D decoding rows, C tiles, P pages of a row at 
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Array, Int, Int32
@@ -21,24 +21,25 @@ UNKNOWN = -1
 
 
 class StepInputs(NamedTuple):
-    """
+    """Parts of the vector; arrays of JAX in the program, of NumPy on the host.
+
     Attributes:
-        ids: tokens; `UNKNOWN` for the last one drawn in the row's slot.
-        positions: their places, -1 for padding.
-        decode_slots: slots of the decoding rows.
-        decode_tables: their block tables.
-        tile_slots: slots of the tiles.
-        tile_tables: their block tables.
-        draws_at: which tokens' logits are wanted.
+        ids: tokens [T]; `UNKNOWN` for the last one drawn in the row's slot.
+        positions: their places [T], -1 for padding.
+        decode_slots: slots of the decoding rows [D].
+        decode_tables: their block tables [D, P].
+        tile_slots: slots of the tiles [C].
+        tile_tables: their block tables [C, P].
+        draws_at: which tokens' logits are wanted [R].
     """
 
-    ids: Int[Array, " T"]
-    positions: Int[Array, " T"]
-    decode_slots: Int[Array, " D"]
-    decode_tables: Int[Array, "D P"]
-    tile_slots: Int[Array, " C"]
-    tile_tables: Int[Array, "C P"]
-    draws_at: Int[Array, " R"]
+    ids: Any
+    positions: Any
+    decode_slots: Any
+    decode_tables: Any
+    tile_slots: Any
+    tile_tables: Any
+    draws_at: Any
 
 
 def input_shapes(shape: StepShape, width: int) -> StepInputs:
@@ -50,7 +51,7 @@ def input_shapes(shape: StepShape, width: int) -> StepInputs:
     """
     T, D, C = shape.num_tokens, shape.decode_rows, shape.tiles
     R = shape.num_draws + (C * shape.tile_length if shape.scores else 0)
-    return StepInputs((T,), (T,), (D,), (D, width), (C,), (C, width), (R,))  # type: ignore[arg-type]
+    return StepInputs((T,), (T,), (D,), (D, width), (C,), (C, width), (R,))
 
 
 def packed_size(shape: StepShape, width: int) -> int:
@@ -58,7 +59,9 @@ def packed_size(shape: StepShape, width: int) -> int:
     return sum(int(np.prod(s)) for s in input_shapes(shape, width))
 
 
-def unpack_inputs(packed: Int[Array, " X"], shape: StepShape, width: int) -> StepInputs:
+def unpack_inputs(
+    packed: Int[Array, " X"] | Int32[np.ndarray, " X"], shape: StepShape, width: int
+) -> StepInputs:
     """Returns the parts of the vector, views of it where it is a NumPy array."""
     parts, start = [], 0
     for size in input_shapes(shape, width):
@@ -86,9 +89,9 @@ def pack_inputs(
     width = block_tables.shape[1]
     packed = np.zeros(packed_size(shape, width), np.int32)
     inputs = unpack_inputs(packed, shape, width)
-    inputs.positions[:] = -1  # type: ignore[index]
+    inputs.positions[:] = -1
     # Slots of padding are one past the end: what is written there is dropped.
-    inputs.decode_slots[:] = inputs.tile_slots[:] = len(block_tables)  # type: ignore[index]
+    inputs.decode_slots[:] = inputs.tile_slots[:] = len(block_tables)
     _fill_decode(inputs, plan, shape, block_tables, drafts or {})
     _fill_tiles(inputs, plan, shape, block_tables)
     return packed
@@ -102,21 +105,21 @@ def _fill_decode(
     drafts: dict[int, list[int]],
 ) -> None:
     Q = shape.tokens_per_decode
-    inputs.draws_at[: shape.num_decode_tokens] = np.arange(shape.num_decode_tokens)  # type: ignore[index]
+    inputs.draws_at[: shape.num_decode_tokens] = np.arange(shape.num_decode_tokens)
     if not plan.decode:
         return
     num_rows = len(plan.decode)
     slots = np.fromiter((row.slot for row in plan.decode), np.int32, num_rows)
-    inputs.decode_slots[:num_rows] = slots  # type: ignore[index]
-    inputs.decode_tables[:num_rows] = tables[slots]  # type: ignore[index]
+    inputs.decode_slots[:num_rows] = slots
+    inputs.decode_tables[:num_rows] = tables[slots]
     ids, positions = inputs.ids, inputs.positions
     for index, row in enumerate(plan.decode):
         start = index * Q
-        ids[start] = row.input_ids[0] if row.input_ids else UNKNOWN  # type: ignore[index]
-        positions[start] = row.position  # type: ignore[index]
+        ids[start] = row.input_ids[0] if row.input_ids else UNKNOWN
+        positions[start] = row.position
         for offset, draft in enumerate(drafts.get(index, ()), start=1):
-            ids[start + offset] = draft  # type: ignore[index]
-            positions[start + offset] = row.position + offset  # type: ignore[index]
+            ids[start + offset] = draft
+            positions[start + offset] = row.position + offset
 
 
 def _fill_tiles(inputs: StepInputs, plan: StepPlan, shape: StepShape, tables: np.ndarray) -> None:
@@ -126,14 +129,14 @@ def _fill_tiles(inputs: StepInputs, plan: StepPlan, shape: StepShape, tables: np
         count = chunk.end - chunk.start
         num_tiles = -(-count // L)
         start = first + tile * L  # A chunk's tiles lie one after the other, so its tokens do, too.
-        inputs.ids[start : start + count] = chunk.token_ids  # type: ignore[index]
-        inputs.positions[start : start + count] = np.arange(chunk.start, chunk.end)  # type: ignore[index]
-        inputs.tile_slots[tile : tile + num_tiles] = chunk.slot  # type: ignore[index]
-        inputs.tile_tables[tile : tile + num_tiles] = tables[chunk.slot]  # type: ignore[index]
-        inputs.draws_at[first + index] = start + count - 1  # type: ignore[index]
+        inputs.ids[start : start + count] = chunk.token_ids
+        inputs.positions[start : start + count] = np.arange(chunk.start, chunk.end)
+        inputs.tile_slots[tile : tile + num_tiles] = chunk.slot
+        inputs.tile_tables[tile : tile + num_tiles] = tables[chunk.slot]
+        inputs.draws_at[first + index] = start + count - 1
         tile += num_tiles
     if shape.scores:
-        inputs.draws_at[shape.num_draws :] = np.arange(first, shape.num_tokens)  # type: ignore[index]
+        inputs.draws_at[shape.num_draws :] = np.arange(first, shape.num_tokens)
 
 
 def tile_starts(chunks: tuple[PrefillChunk, ...], tile_length: int) -> list[int]:

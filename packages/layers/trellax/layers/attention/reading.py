@@ -18,6 +18,8 @@ from trellax.layers.attention.context import ContextParallelism
 from trellax.layers.attention.per_device import PerDeviceAttention, bias_of_device
 from trellax.parallel import split_over_devices
 
+Axes = tuple[str | None, ...]
+
 PLACES = ("block_table", "query_positions", "lengths")
 """What a paged view says of its rows; every device has it whole."""
 
@@ -58,8 +60,8 @@ def _attend_groups(query: Array, view: GroupedView, bias: Any, **how: Any) -> Ar
 
 def _attend_pages(query: Array, view: PagedView, bias: Any, options: dict[str, Any]) -> Array:
     """Each device reads its heads of the pages; where kv heads do not divide, all devices read all heads."""
-    heads = (None, None, "act_heads", None)
-    pages = (None, None, "act_kv_heads", None)
+    heads: Axes = (None, None, "act_heads", None)
+    pages: Axes = (None, None, "act_kv_heads", None)
     split = split_over_devices({heads: query.shape, pages: view.key_pages.shape})
     if split.mesh is None:
         return _read(query, view, bias, options)
@@ -71,7 +73,8 @@ def _attend_pages(query: Array, view: PagedView, bias: Any, options: dict[str, A
     in_axes = (heads, _axes_of_pages(view, pages), whole, whole, (None,))
 
     def on_device(query: Array, arrays: Any, *places: Array) -> Array:
-        part = view._replace(**arrays, **dict(zip(PLACES, places, strict=True)))
+        fields: dict[str, Any] = {**arrays, **dict(zip(PLACES, places, strict=True))}
+        part = view._replace(**fields)
         return _read(query, part, bias_of_device(bias, head_axes, query.shape[2]), options)
 
     arrays = {name: getattr(view, name) for name in in_axes[1]}
@@ -79,7 +82,7 @@ def _attend_pages(query: Array, view: PagedView, bias: Any, options: dict[str, A
     return split.run(on_device, args, in_axes=in_axes, out_axes=heads)
 
 
-def _axes_of_pages(view: PagedView, pages: tuple[str | None, ...]) -> dict[str, Any]:
+def _axes_of_pages(view: PagedView, pages: Axes) -> dict[str, Any]:
     axes: dict[str, Any] = {"key_pages": pages, "value_pages": pages}
     if view.key_scales is not None:
         axes |= {"key_scales": pages[:3], "value_scales": pages[:3]}
