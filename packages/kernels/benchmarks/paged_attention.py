@@ -97,7 +97,7 @@ def contiguous(
 def main() -> None:
     reports = {}
     for shape in SHAPES:
-        reports[shape.title] = side_by_side(make_candidates(shape), rounds=9)
+        reports[shape.title] = side_by_side(make_candidates(shape), rounds=7)
         print_report(shape.title, reports[shape.title])
     save("paged_attention", reports)
 

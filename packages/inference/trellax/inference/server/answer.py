@@ -20,7 +20,8 @@ encode = json.JSONEncoder(separators=(",", ":")).encode
 """ASCII only, so nothing that a client may take for the end of a line is in an event."""
 
 DONE = b"data: [DONE]\n\n"
-KEEP_ALIVE = b": keep-alive\n\n"
+KEEP_ALIVE = b"\n"
+"""An empty line, which ends no event. Not a comment: `vllm bench serve` strips chunks, and reads what follows as part of it."""
 
 
 @dataclasses.dataclass(frozen=True)

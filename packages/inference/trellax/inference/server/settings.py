@@ -69,7 +69,7 @@ class ServerSettings:
         model_aliases: further names that the model answers to.
         allowed_origins: whose web pages may call the server from a browser; "*" for all.
         limits: of requests.
-        keep_alive_s: a stream that is silent for so long gets a comment line; headers go out by then too.
+        keep_alive_s: a stream that is silent for so long gets an empty line; headers go out by then too.
         retry_after_s: what clients are told that were refused because the server is full or stops.
         drain_notice_s: after SIGTERM the server goes on to answer, and to say that it is not healthy, for at least so long.
         drain_grace_s: running requests may take so long to finish after SIGTERM.

@@ -48,12 +48,17 @@ TRELLAX_INLINE Floats MultiplyAdd(Floats a, Floats b, Floats c) {
 TRELLAX_INLINE Floats LowerHalves(Words pairs) { return (Floats)(pairs << 16); }
 TRELLAX_INLINE Floats UpperHalves(Words pairs) { return (Floats)(pairs & 0xffff0000u); }
 
+// Compilers convert the numbers of a vector one by one where they are not told how.
 TRELLAX_INLINE Floats LoadBfloat16(const uint16_t* from) {
+#ifdef __AVX512F__
+  return (Floats)_mm512_slli_epi32(_mm512_cvtepu16_epi32((__m256i)LoadAs<Halves>(from)), 16);
+#else
   return (Floats)(__builtin_convertvector(LoadAs<Halves>(from), Words) << 16);
+#endif
 }
 
 TRELLAX_INLINE Floats LoadInt8(const int8_t* from) {
-#ifdef __AVX512F__  // compilers convert each number on its own
+#ifdef __AVX512F__
   return (Floats)_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32((__m128i)LoadAs<Bytes>(from)));
 #else
   return __builtin_convertvector(LoadAs<Bytes>(from), Floats);
