@@ -33,6 +33,7 @@ from trellax.inference.disaggregation.manifests import (
 from trellax.inference.disaggregation.pods import Accelerator, Serving
 from trellax.inference.disaggregation.receiver import PageReceiver
 from trellax.inference.disaggregation.remote import RemoteDecodeWorker, RemotePrefillWorker
+from trellax.inference.disaggregation.role import EngineRole
 from trellax.inference.disaggregation.sender import PageSender
 from trellax.inference.disaggregation.worker_server import WorkerServer
 from trellax.inference.disaggregation.workers import (
@@ -52,6 +53,7 @@ __all__ = [
     "Delivery",
     "DisaggregatedEngine",
     "DisaggregatedStats",
+    "EngineRole",
     "Gauges",
     "HandOver",
     "HandshakeError",

@@ -2,7 +2,7 @@
 
 from trellax.inference.engine.build import build_core, serving_model
 from trellax.inference.engine.config import EngineConfig
-from trellax.inference.engine.core import EngineCore
+from trellax.inference.engine.core import EngineCore, HandedOver
 from trellax.inference.engine.engine import Engine, ModelCard
 from trellax.inference.engine.speculation import NgramSpeculation, Speculation
 
@@ -10,6 +10,7 @@ __all__ = [
     "Engine",
     "EngineConfig",
     "EngineCore",
+    "HandedOver",
     "ModelCard",
     "NgramSpeculation",
     "Speculation",

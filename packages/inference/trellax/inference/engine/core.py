@@ -16,7 +16,7 @@ from __future__ import annotations
 import dataclasses
 import random
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from trellax.inference.constraints import Matcher
 from trellax.inference.engine.draws import DrawRow, Draws
@@ -47,6 +47,18 @@ class _Part:
     scores: PromptScores | None = None
     drafts: dict[int, list[int]] = dataclasses.field(default_factory=dict)
     drawn: Drawn | None = None
+
+
+class HandedOver(NamedTuple):
+    """A sequence that another engine is to go on with.
+
+    Attributes:
+        token_ids: of its output so far.
+        arrays: its state but for the last token's, in host memory.
+    """
+
+    token_ids: tuple[int, ...]
+    arrays: Any
 
 
 class EngineCore:
@@ -82,6 +94,7 @@ class EngineCore:
         self._aborted: list[str] = []
         self._in_flight: list[_Part] = []
         self._swapped: dict[int, Any] = {}
+        self.handed_over: dict[str, HandedOver] = {}
         self._draws = Draws(runner)
         self.stats = CoreStats()
 
@@ -105,8 +118,32 @@ class EngineCore:
         Raises:
             RequestError: it can never run.
         """
-        self.state.add(request)
+        self.state.add(_continued(request, tuple(earlier_ids)))
         self._track(request, matcher, earlier_ids)
+
+    def resume(
+        self,
+        request: Request,
+        token_ids: tuple[int, ...],
+        arrays: Any,
+        matcher: Matcher | None = None,
+    ) -> bool:
+        """Takes up a sequence that another engine of the same model has handed over; False if there is no room now.
+
+        Args:
+            request: as the client sent it.
+            token_ids: of its output so far, which the client has.
+            arrays: of `HandedOver`.
+            matcher: of its constraint, at its beginning.
+        """
+        pages = self.state.add_received(request, token_ids)
+        if pages is None:
+            return False
+        slot = self.state.sequences[request.id].slot
+        assert slot is not None
+        self.runner.put_in(arrays, pages, slot)
+        self._track(request, matcher, token_ids)
+        return True
 
     def _track(
         self, request: Request, matcher: Matcher | None, earlier_ids: Sequence[int] = ()
@@ -275,7 +312,20 @@ class EngineCore:
         self.stats.drew(tracked, len(output.token_ids))
         if output.finish_reason is not None:
             self._end(tracked.request.id, output.finish_reason)
+        elif self.state.limits.prefill_only:
+            self._hand_over(tracked)
         return output
+
+    def _hand_over(self, tracked: Tracked) -> None:
+        """Takes a sequence out, its state in host memory, for another engine to go on with."""
+        request_id = tracked.request.id
+        slot = self.state.sequences[request_id].slot
+        assert slot is not None
+        pages = self.state.hand_over(request_id)
+        arrays = self.runner.take_out(pages, slot)
+        self.state.release(request_id)
+        self.handed_over[request_id] = HandedOver(tuple(tracked.output_ids), arrays)
+        self._untracked(request_id)
 
     def _end(self, request_id: str, reason: Any) -> None:
         if request_id in self.state.sequences:
@@ -283,3 +333,12 @@ class EngineCore:
         if request_id in self._aborted:
             self._aborted.remove(request_id)
         self._untracked(request_id)
+
+
+def _continued(request: Request, earlier_ids: tuple[int, ...]) -> Request:
+    """Returns what is scheduled for a request some tokens of which are known: they are computed as a prompt is."""
+    if not earlier_ids:
+        return request
+    left = request.params.max_tokens - len(earlier_ids)
+    params = dataclasses.replace(request.params, max_tokens=left, min_tokens=0)
+    return dataclasses.replace(request, prompt_ids=request.prompt_ids + earlier_ids, params=params)

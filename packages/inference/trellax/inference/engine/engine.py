@@ -13,17 +13,21 @@ import asyncio
 import collections
 import contextlib
 import dataclasses
+import functools
 import logging
 import threading
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Any
 
+import jax
+
 from trellax.inference.constraints import ConstraintCompiler, Matcher
-from trellax.inference.engine.core import EngineCore
+from trellax.inference.engine.core import EngineCore, HandedOver
 from trellax.inference.engine.stats import EngineStats
-from trellax.inference.requests import Output, QueueFullError, Request
+from trellax.inference.requests import Output, QueueFullError, Request, RequestError
 from trellax.inference.text import Tokenizer
+from trellax.layers import is_state_axis
 
 _FAULT = "The engine has failed; the request may be sent again once it is back."
 
@@ -78,7 +82,6 @@ class Engine:
         """
         self._core, self.tokenizer, self.model = core, tokenizer, model
         self._on_failure = on_failure
-        self._constraints = ConstraintCompiler(tokenizer, vocab_size=model.vocab_size)
         self._commands: collections.deque[Callable[[], None]] = collections.deque()
         self._wake = threading.Condition()
         self._callers: dict[str, _Caller] = {}
@@ -86,6 +89,18 @@ class Engine:
         self._num_pending = 0
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self._thread.start()
+
+    @functools.cached_property
+    def _constraints(self) -> ConstraintCompiler:
+        """Made when the first request asks for it: it reads the whole vocabulary.
+
+        Raises:
+            RequestError: constrained output is not to be had here.
+        """
+        try:
+            return ConstraintCompiler(self.tokenizer, vocab_size=self.model.vocab_size)
+        except (ImportError, ValueError) as error:
+            raise RequestError(str(error), param="response_format") from error
 
     # ---- for callers ----------------------------------------------------------------------------
 
@@ -111,10 +126,60 @@ class Engine:
         self._check_queue(requests)
         matchers = [await self._matcher(request) for request in requests]
         caller = _Caller(asyncio.get_running_loop())
-        running = {request.id for request in requests}
         adds = list(zip(requests, matchers, strict=True))
         self._num_pending += len(adds)
         self._command(lambda: self._add(caller, adds))
+        pieces = self._followed(caller, {request.id for request in requests})
+        async with contextlib.aclosing(pieces):
+            async for output in pieces:
+                yield output
+
+    async def prefill(
+        self, request: Request, *, earlier_ids: tuple[int, ...] = ()
+    ) -> tuple[Output, HandedOver | None]:
+        """Computes a prompt, and draws one token; the engine's limits say `prefill_only`.
+
+        Args:
+            request: as the client sent it.
+            earlier_ids: tokens of its output that the client has.
+
+        Returns:
+            (the piece with the token, how to go on: None if the token ends the request). Cancelling aborts it.
+        """
+        self.check(request)
+        matcher = await self._matcher(request)
+        caller = _Caller(asyncio.get_running_loop())
+        self._num_pending += 1
+        self._command(lambda: self._add(caller, [(request, matcher)], earlier_ids))
+        try:
+            output = await caller.outputs.get()
+        except asyncio.CancelledError:
+            self._command(lambda: self._abort(frozenset({request.id})))
+            raise
+        return output, self._core.handed_over.pop(request.id, None)
+
+    async def resume(
+        self, request: Request, handed: HandedOver
+    ) -> AsyncGenerator[Output, None] | None:
+        """Takes a sequence up; returns what yields the pieces that follow, or None if there is no room now.
+
+        Closing the generator aborts the sequence.
+        """
+        matcher = await self._matcher(request)
+        caller = _Caller(asyncio.get_running_loop())
+        taken: asyncio.Future[bool] = caller.loop.create_future()
+
+        def take() -> None:
+            found = self._core.resume(request, handed.token_ids, handed.arrays, matcher)
+            if found:
+                self._callers[request.id] = caller
+            caller.loop.call_soon_threadsafe(taken.set_result, found)
+
+        self._command(take)
+        return self._followed(caller, {request.id}) if await taken else None
+
+    async def _followed(self, caller: _Caller, running: set[str]) -> AsyncGenerator[Output, None]:
+        """Yields pieces until each request has a finish reason; aborts those that have none when it is closed."""
         try:
             while running:
                 output = await caller.outputs.get()
@@ -177,6 +242,10 @@ class Engine:
         self._command(lambda: None)
         self._thread.join()
 
+    def state_structure(self) -> Any:
+        """Returns the tree that states of sequences are in, `jax.tree.structure` of it."""
+        return jax.tree.structure(self._core.runner.state_axes, is_leaf=is_state_axis)
+
     # ---- the thread -----------------------------------------------------------------------------
 
     def _command(self, command: Callable[[], None]) -> None:
@@ -209,11 +278,16 @@ class Engine:
         for command in commands:
             command()
 
-    def _add(self, caller: _Caller, adds: Sequence[tuple[Request, Matcher | None]]) -> None:
+    def _add(
+        self,
+        caller: _Caller,
+        adds: Sequence[tuple[Request, Matcher | None]],
+        earlier_ids: tuple[int, ...] = (),
+    ) -> None:
         self._num_pending -= len(adds)
         for request, matcher in adds:
             try:
-                self._core.add(request, matcher)
+                self._core.add(request, matcher, earlier_ids)
             except ValueError as error:
                 refused = Output(request.id, finish_reason="error", error=str(error))
                 self._tell(caller, [refused])
@@ -227,7 +301,8 @@ class Engine:
     def _deliver(self, outputs: list[Output]) -> None:
         by_caller: dict[int, tuple[_Caller, list[Output]]] = {}
         for output in outputs:
-            ended = output.finish_reason is not None
+            handed_over = output.request_id in self._core.handed_over
+            ended = output.finish_reason is not None or handed_over
             take = self._callers.pop if ended else self._callers.__getitem__
             caller: Any = take(output.request_id)
             by_caller.setdefault(id(caller), (caller, []))[1].append(output)
