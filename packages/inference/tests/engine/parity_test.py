@@ -21,6 +21,9 @@ LOGPROB_TOLERANCE = {"float32": 1e-5, "bfloat16": 3e-2}
 
 GIVEN = prompts([5, 1, 3, 19, 40, 8])
 
+FEW_SHAPES = {"max_sequences": 2, "max_tokens_per_step": 16, "max_prefill_rows": 1}
+"""What these tests cost is the number of programs."""
+
 WAYS: dict[str, dict[str, Any]] = {
     "at once": {},
     "small chunks": {"max_tokens_per_step": 8},
@@ -75,13 +78,13 @@ def check_same(kind: str, core: Any, *, arrive_every: int = 2, tolerance: float 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_of_model_serves_what_it_was_trained_to_say(kind: str) -> None:
-    check_same(kind, tiny_core(*_given(kind)))
+    check_same(kind, tiny_core(parameters(kind)[0], **FEW_SHAPES))
 
 
 @pytest.mark.parametrize("way", WAYS)
 def test_however_steps_are_made_the_numbers_are_the_same(way: str) -> None:
     cfg, params = parameters("grouped queries")
-    core = tiny_core(cfg, params=params, **WAYS[way])
+    core = tiny_core(cfg, params=params, **FEW_SHAPES | WAYS[way])
     check_same("grouped queries", core, arrive_every=1)
     if way.startswith("pre-empted"):
         assert core.state.num_preemptions > 0
@@ -93,7 +96,7 @@ def test_a_ring_serves_a_sliding_window() -> None:
     cfg, params = parameters("sliding window")
     ringed = cfg.clone()
     replace_config(ringed, ContiguousCache, SlidingCache.default_config().set(window=4))
-    core = tiny_core(ringed, params=params)
+    core = tiny_core(ringed, params=params, **FEW_SHAPES)
     assert not core.state.limits.share_prefixes, "a ring cannot be shared"
     check_same("sliding window", core)
 
@@ -103,7 +106,7 @@ def test_train_vs_serve_logprob_in_bfloat16() -> None:
     cfg, params = parameters("rotary")
     rounded = jax.tree.map(lambda x: x.astype(jnp.bfloat16), params)
     wanted = requests(GIVEN, logprobs=0)
-    pieces = run(tiny_core(cfg, params=rounded, dtype="bfloat16"), wanted)
+    pieces = run(tiny_core(cfg, params=rounded, dtype="bfloat16", **FEW_SHAPES), wanted)
     model = cfg.clone().instantiate()
     for request in wanted:
         row = request.prompt_ids + tuple(tokens(pieces)[request.id])
@@ -120,7 +123,7 @@ def test_train_vs_serve_logprob_in_bfloat16() -> None:
 def test_eight_bit_caches_say_nearly_the_same(cache_dtype: str) -> None:
     cfg, params = parameters("rotary")
     wanted = requests(GIVEN, logprobs=0, max_tokens=4)
-    pieces = run(tiny_core(cfg, params=params, cache_dtype=cache_dtype), wanted)
+    pieces = run(tiny_core(cfg, params=params, cache_dtype=cache_dtype, **FEW_SHAPES), wanted)
     rows = {r.id: r.prompt_ids + tuple(tokens(pieces)[r.id]) for r in wanted}
     expected = forward_logprobs("rotary", rows)
     errors = [
@@ -144,7 +147,3 @@ def test_a_deterministic_engine_gives_the_same_bits_whatever_else_runs() -> None
         pieces = run(core, wanted, arrive_every=1)
         found.append([x for o in pieces["r0"] for x in o.logprobs or ()])
     assert found[0] == found[1]
-
-
-def _given(kind: str) -> tuple[Any]:
-    return (parameters(kind)[0],)

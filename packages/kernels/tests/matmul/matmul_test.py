@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -17,6 +19,7 @@ from tests.matmul.suite import MatmulSuite, reference, rows_of, weight_of
 from tests.tolerances import assert_close
 from trellax.kernels.matmul import explain, matmul, native, prepare
 from trellax.kernels.matmul.formats import FORMATS
+from trellax.kernels.native import compile
 
 needs_compiler = pytest.mark.skipif(
     native.LIBRARY.refusal() is not None, reason="no compiled library"
@@ -79,6 +82,24 @@ class TestNative(MatmulSuite):
         np.testing.assert_array_equal(
             self.run(x, weight, output_dtype=jnp.bfloat16), x.astype(jnp.bfloat16)
         )
+
+
+@needs_compiler
+@pytest.mark.usefixtures("one_device")
+def test_a_cpu_without_wide_vectors_computes_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compile, "_this_machine_flag", lambda: "-g0")  # the oldest CPU of its kind
+    portable = dataclasses.replace(native.LIBRARY, cache_dir=tmp_path)
+    monkeypatch.setattr(native, "LIBRARY", portable)
+    for format in FORMATS:
+        weight = prepare(weight_of((64, 40)), format=format)
+        for dtype in ("float32", "bfloat16"):
+            x = rows_of((15, 64), dtype)
+            out = matmul(x, weight, output_dtype=jnp.float32, implementation="native")
+            assert_close(out, reference(x, weight))
+            alone = matmul(x[7], weight, output_dtype=jnp.float32, implementation="native")
+            np.testing.assert_array_equal(alone, out[7])
 
 
 @needs_compiler

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -25,7 +26,8 @@ from tests.paged_attention.suite import (
 from tests.tolerances import assert_close
 from trellax.kernels.attention import attention
 from trellax.kernels.masks import CausalMask, Mask, SlidingWindowMask
-from trellax.kernels.paged_attention import explain, paged_attention
+from trellax.kernels.native import compile
+from trellax.kernels.paged_attention import explain, native, paged_attention
 
 
 class TestXla(PagedAttentionSuite):
@@ -56,6 +58,7 @@ class TestNative(PagedAttentionSuite):
         case = dataclasses.replace(case_named(name), S=300, lengths=(300, 290), P=80)
         inputs = make_inputs(case)
         options = options_of(case, inputs)
+        self.skip_if_refused(inputs, options)
         q, *pages, positions, lengths = inputs.arrays()
         whole = np.asarray(self.run(*inputs.arrays(), **options).astype(jnp.float32))
         for start, end in ((0, 1), (150, 151), (299, 300), (17, 120), (40, 300)):
@@ -64,13 +67,27 @@ class TestNative(PagedAttentionSuite):
             part = self.run(q[:, start:end], *pages, some, written, **options)
             np.testing.assert_array_equal(part.astype(jnp.float32), whole[:, start:end])
 
+    @pytest.mark.skipif(native.LIBRARY.refusal() is not None, reason="no compiled library")
+    def test_a_cpu_without_wide_vectors_computes_the_same(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(compile, "_this_machine_flag", lambda: "-g0")  # the oldest of its kind
+        portable = dataclasses.replace(native.LIBRARY, cache_dir=tmp_path)
+        monkeypatch.setattr(native, "LIBRARY", portable)
+        for name in ("head_dim_80", "window", "soft_cap", "alibi", "bfloat16_pages", "int8_pages"):
+            case = case_named(name)
+            inputs = make_inputs(case)
+            out = self.run(*inputs.arrays(), **options_of(case, inputs))
+            assert_close(out, reference(case, inputs))
+
     def test_many_long_rows_of_many_heads(self) -> None:
         """More than a thread takes at once: several tiles, several splits of keys."""
         lengths = (1500, 3, 0, 777)
         case = Case("many", lengths=lengths, S=40, N=8, K=2, H=64, page_size=16, P=100)
         inputs = make_inputs(case)
-        out = self.run(*inputs.arrays(), **options_of(case, inputs))
-        assert_close(out, reference(case, inputs))
+        options = options_of(case, inputs)
+        self.skip_if_refused(inputs, options)
+        assert_close(self.run(*inputs.arrays(), **options), reference(case, inputs))
 
 
 @pytest.mark.parametrize("keys", [1, 12, 1024])

@@ -19,7 +19,7 @@
 #include <utility>
 #include <vector>
 
-#include "math.h"
+#include "functions.h"
 #include "parallel.h"
 #include "vectors.h"
 #include "xla/ffi/api/ffi.h"

@@ -1,7 +1,7 @@
 // Functions of sixteen float32 numbers, accurate to about two units in the last place.
 
-#ifndef TRELLAX_KERNELS_NATIVE_MATH_H_
-#define TRELLAX_KERNELS_NATIVE_MATH_H_
+#ifndef TRELLAX_KERNELS_NATIVE_FUNCTIONS_H_
+#define TRELLAX_KERNELS_NATIVE_FUNCTIONS_H_
 
 #include "vectors.h"
 
@@ -117,4 +117,4 @@ TRELLAX_INLINE void Transpose(Floats (&rows)[kLanes]) {
 
 }  // namespace trellax
 
-#endif  // TRELLAX_KERNELS_NATIVE_MATH_H_
+#endif  // TRELLAX_KERNELS_NATIVE_FUNCTIONS_H_
