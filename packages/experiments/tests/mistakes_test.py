@@ -224,6 +224,6 @@ def test_a_mistake_leaves_the_experiment_as_it_was(mistake: Callable[[Any], None
 def test_a_type_error_says_where_the_recipe_set_the_field() -> None:
     cfg = get_experiment("llama2_7b_tpu")
     with pytest.raises(
-        FieldTypeError, match=r"got 'big' \(str\)\. Last set at .*decoders\.py:\d+\."
+        FieldTypeError, match=r"got 'big' \(str\)\. Last set at .*pre_norm\.py:\d+\."
     ):
         cfg.model.decoder.dim = "big"

@@ -197,10 +197,10 @@ def test_smollm2_has_the_published_optimizer_and_schedule() -> None:
     cfg = get_experiment("smollm2_135m")
     adamw = cfg.learner.optimizer
     assert (adamw.beta1, adamw.beta2, adamw.epsilon, adamw.weight_decay) == (0.9, 0.95, 1e-8, 0.01)
-    assert (cfg.input.global_batch_size, cfg.input.sequence_length) == (512, 2048)
-    assert (cfg.max_steps, cfg.learner.max_grad_norm) == (2_000_000, 1.0)
+    assert (cfg.input.global_batch_size, cfg.input.sequence_length) == (1024, 2048)
+    assert (cfg.max_steps, cfg.learner.max_grad_norm) == (1_000_000, 1.0)
     rate = finalize(cfg.learner.clone(total_steps=cfg.max_steps)).schedule.instantiate()
-    rates = [float(rate(step)) for step in (1000, 2000, 1_600_000, 1_800_000, 2_000_000)]
+    rates = [float(rate(step)) for step in (1000, 2000, 800_000, 900_000, 1_000_000)]
     np.testing.assert_allclose(rates, [1.5e-3, 3e-3, 3e-3, 1.5e-3, 0.0], rtol=2e-3)
 
 

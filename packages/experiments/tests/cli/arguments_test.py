@@ -15,12 +15,12 @@ MISTAKES = {
     "unknown verb": (
         ["trian", NAME],
         "There is no verb 'trian'. Did you mean 'train'? "
-        "Verbs: train, eval, generate, show, diff, html, plan, tune, list.",
+        "Verbs: train, eval, generate, chat, serve, batch, show, diff, html, plan, tune, list.",
     ),
     "unknown experiment in place of a verb": (
         ["llama2_7b_tup"],
         "There is no verb 'llama2_7b_tup'. Did you mean 'llama2_7b_tpu' or 'llama2_70b_tpu' "
-        "or 'llama2_13b'? Verbs: train, eval, generate, show, diff, html, plan, tune, list.",
+        "or 'llama2_13b'? Verbs: train, eval, generate, chat, serve, batch, show, diff, html, plan, tune, list.",
     ),
     "unknown experiment": (
         ["train", "llama_30m"],

@@ -84,7 +84,7 @@ def test_show_as_shardings_lists_where_arrays_lie_on_hardware_and_with_overrides
 def test_explain_says_where_a_value_was_set(capsys: Any) -> None:
     path = "model.decoder.stack.num_layers"
     of_recipe = out_of(capsys, "show", NAME, f"--explain={path}")
-    assert f"{path} = 32" in of_recipe and "decoders.py:" in of_recipe
+    assert f"{path} = 32" in of_recipe and "pre_norm.py:" in of_recipe
     of_rule = out_of(capsys, "show", NAME, "--hardware=cpu", f"--explain={path}")
     assert f"{path} = 4" in of_rule and "by RehearsalModifier" in of_rule
     of_user = out_of(capsys, "show", NAME, f"{path}=3", f"--explain={path}")

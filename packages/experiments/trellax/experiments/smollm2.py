@@ -3,7 +3,7 @@
 trellax train smollm2_135m
 
 The paper has the data, the number of tokens (2 T for 135M) and the form of the schedule (warm-up, stable, a linear
-decay over the last fifth); the released configs have shapes, learning rate, AdamW and batches (1 M tokens). Released
+decay over the last fifth); the released configs have shapes, learning rate and AdamW. Theirs are batches of 1 M tokens, ours of 2 M, so that 1,024 devices have a row each. Released
 weights were then trained on longer rows with a rotary base of 100,000, up from 10,000; that base is in this recipe,
 so that they fit it. Rows have the 2,048 tokens of pretraining; see input.sequence_length.
 """
@@ -16,12 +16,12 @@ from trellax.layers import decoder_model, swiglu
 from trellax.layers.attention import RotaryPositions
 from trellax.runtime import Learner, Trainer, WarmupStableDecaySchedule
 
-_BATCH = Batch(rows=512, length=2048)
-_STEPS = 2_000_000
+_BATCH = Batch(rows=1024, length=2048)
+_STEPS = 1_000_000
 
 
 def smollm2_135m() -> Trainer.Config:
-    """SmolLM2 135M (tied embeddings, 49 k vocabulary) on 2 T tokens in batches of 1 M."""
+    """SmolLM2 135M (tied embeddings, 49 k vocabulary) on 2 T tokens in batches of 2 M."""
     model = decoder_model(
         num_layers=30,
         dim=576,

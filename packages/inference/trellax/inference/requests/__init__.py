@@ -2,9 +2,16 @@
 
 from trellax.inference.requests.errors import QueueFullError
 from trellax.inference.requests.output import FinishReason, Output, TokenLogprobs
-from trellax.inference.requests.request import Constraint, Request, RequestError, SamplingParams
+from trellax.inference.requests.request import (
+    MAX_LOGPROBS,
+    Constraint,
+    Request,
+    RequestError,
+    SamplingParams,
+)
 
 __all__ = [
+    "MAX_LOGPROBS",
     "Constraint",
     "FinishReason",
     "Output",

@@ -16,9 +16,9 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float, Int, UInt
 
-from trellax.inference.requests import SamplingParams
+from trellax.inference.requests import MAX_LOGPROBS, SamplingParams
 
-NUM_ALTERNATIVES = 20
+NUM_ALTERNATIVES = MAX_LOGPROBS
 """How many a program reports if any row asks for some; the host drops what a row did not ask for."""
 
 

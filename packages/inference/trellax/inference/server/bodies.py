@@ -7,14 +7,13 @@ result, and that are not there, are declared so that they can be refused; others
 """
 
 # A default that is made by a call is how a field says its kind.
-# ruff: noqa: RUF009
-
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
+from trellax.inference.requests import MAX_LOGPROBS
 from trellax.inference.server.fields import (
     AsGiven,
     Boolean,
@@ -30,9 +29,6 @@ from trellax.inference.server.fields import (
     optional,
     required,
 )
-
-MAX_LOGPROBS = 20
-"""Alternatives at a token, as in OpenAI's interface."""
 
 DEFAULT_MAX_TOKENS = 16
 """Of completions, as in OpenAI's interface."""
