@@ -130,7 +130,9 @@ def test_what_fails_after_the_headers_is_an_event_with_an_error_and_no_done() ->
 
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize(("final", "status"), [("error", 500), ("abort", 503)])
-def test_an_engine_s_failure_is_never_a_short_answer(stream: bool, final: FinishReason, status: int) -> None:
+def test_an_engine_s_failure_is_never_a_short_answer(
+    stream: bool, final: FinishReason, status: int
+) -> None:
     engine = FakeEngine()
     engine.final, engine.error = final, "NaN in /srv/a/b.py"
     answer = ask(COMPLETIONS, {"prompt": "a", "max_tokens": 1, "stream": stream}, engine=engine)

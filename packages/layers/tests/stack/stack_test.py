@@ -38,7 +38,7 @@ class Block(BaseLayer):
         self.add_child("linear", cfg.linear)
         self.add_child("dropout", cfg.dropout)
 
-    def init_state(self, *, batch_size: int, max_length: int) -> dict[str, Any]:
+    def init_state(self, *, batch_size: int, max_length: int, pages: Any = None) -> dict[str, Any]:
         return {"sum": jnp.zeros((batch_size, D))}
 
     def forward(self, x: Any, shift: Any = 0.0) -> Any:
@@ -63,11 +63,19 @@ def everything_of(cfg: Any, *, training: bool = True) -> Any:
 
     def loss(params: Any, x: Any) -> Any:
         y, out = called(layer, params, x, 0.5, training=training, state=state)
-        return jnp.sum(y**2) + total_loss(out), (y, out)
+        return jnp.sum(y**2) + total_loss(out), (y, _with_stacked_states(out))
 
     return jax.jit(jax.value_and_grad(loss, argnums=(0, 1), has_aux=True))(
         params, draws(1, 2, 4, D)
     )
+
+
+def _with_stacked_states(out: Any) -> Any:
+    """Unrolled stacks keep the states of layers apart, which is no difference here."""
+    states = out.state_updates.get("layer")
+    if isinstance(states, tuple):
+        out.state_updates["layer"] = jax.tree.map(lambda *xs: jnp.stack(xs), *states)
+    return out
 
 
 # ---- scanned and unrolled -----------------------------------------------------------------------
