@@ -18,7 +18,7 @@ from trellax.inference.engine.core import EngineCore
 from trellax.inference.execution import Runner, RunnerSizes, serving_config, serving_params
 from trellax.inference.sampling import NUM_ALTERNATIVES, SamplerVariant
 from trellax.inference.text import Tokenizer
-from trellax.layers import BaseLayer, PagePool
+from trellax.layers import BaseLayer, PagePool, is_state_axis
 from trellax.parallel import build_mesh, sharding_scope, shardings_for
 
 Tree = dict[str, Any]
@@ -95,5 +95,5 @@ def _params(cfg: EngineConfig.Config, model: BaseLayer, params_fn: Any, mesh: An
 
 def _shares_pages(model: BaseLayer) -> bool:
     """Whether all that a sequence leaves behind lies in pages, so that others may begin with them."""
-    axes = jax.tree.leaves(model.state_axes(), is_leaf=lambda x: hasattr(x, "kind"))
+    axes = jax.tree.leaves(model.state_axes(), is_leaf=is_state_axis)
     return bool(axes) and all(axis.kind == "page" for axis in axes)

@@ -141,7 +141,11 @@ class EngineCore:
             return False
         slot = self.state.sequences[request.id].slot
         assert slot is not None
-        self.runner.put_in(arrays, pages, slot)
+        try:
+            self.runner.put_in(arrays, pages, slot)
+        except Exception:
+            self.state.abort(request.id)  # What came does not fit; nothing of it stays.
+            raise
         self._track(request, matcher, token_ids)
         return True
 
@@ -203,9 +207,7 @@ class EngineCore:
         return [self._untracked(request_id).ended("abort") for request_id in aborted]
 
     def _untracked(self, request_id: str) -> Tracked:
-        tracked = self._tracked.pop(request_id)
-        self.stats.ended(tracked)
-        return tracked
+        return self._tracked.pop(request_id)
 
     def _start_step(self) -> list[_Part]:
         """Plans a step and starts its passes: one, or one of decoding and one of prompts where they must not mix."""

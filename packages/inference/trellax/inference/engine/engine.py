@@ -154,7 +154,7 @@ class Engine:
         try:
             output = await caller.outputs.get()
         except asyncio.CancelledError:
-            self._command(lambda: self._abort(frozenset({request.id})))
+            self._command(lambda: self._forget(request.id))
             raise
         return output, self._core.handed_over.pop(request.id, None)
 
@@ -170,7 +170,11 @@ class Engine:
         taken: asyncio.Future[bool] = caller.loop.create_future()
 
         def take() -> None:
-            found = self._core.resume(request, handed.token_ids, handed.arrays, matcher)
+            try:
+                found = self._core.resume(request, handed.token_ids, handed.arrays, matcher)
+            except Exception as error:  # A peer's mistake ends its own request, not the engine.
+                caller.loop.call_soon_threadsafe(taken.set_exception, error)
+                return
             if found:
                 self._callers[request.id] = caller
             caller.loop.call_soon_threadsafe(taken.set_result, found)
@@ -293,6 +297,11 @@ class Engine:
                 self._tell(caller, [refused])
             else:
                 self._callers[request.id] = caller
+
+    def _forget(self, request_id: str) -> None:
+        """Drops a request that is prefilled, or was, and that nobody waits for."""
+        self._core.abort(request_id)
+        self._core.handed_over.pop(request_id, None)
 
     def _abort(self, request_ids: frozenset[str]) -> None:
         for request_id in request_ids:

@@ -56,6 +56,3 @@ class CoreStats:
         self.num_accepted_drafts += max(num_tokens - 1, 0)
         if len(tracked.output_ids) == num_tokens and tracked.started_at is not None:
             self.prefill_time_s.observe(time.monotonic() - tracked.started_at)
-
-    def ended(self, tracked: Tracked) -> None:
-        """Is told that a request has ended."""

@@ -21,7 +21,14 @@ from jaxtyping import Array, Bool, Float, Int
 from trellax.inference.execution.inputs import UNKNOWN, StepInputs, unpack_inputs
 from trellax.inference.execution.shapes import StepShape
 from trellax.inference.sampling import SamplerVariant, SamplingRows, sample, verify
-from trellax.layers import BaseLayer, RowGroup, TokenInfo, functional, with_updates
+from trellax.layers import (
+    BaseLayer,
+    RowGroup,
+    TokenInfo,
+    functional,
+    is_state_axis,
+    with_updates,
+)
 
 Tree = dict[str, Any]
 
@@ -100,8 +107,7 @@ def draw_fn(variant: SamplerVariant) -> Callable[..., Any]:
         edits: dict[str, Any] = {}
         if variant.penalizes:
             assert seen is not None
-            take = lambda x: jnp.take(x, slots_R, axis=0, mode="clip")
-            edits = {"counts_RV": take(seen.counts), "prompt_RV": take(seen.prompt)}
+            edits = _seen_by(seen, slots_R)
         if variant.edits:
             edits |= {"bias": bias, "allowed_RW": allowed_RW}
         sampled = sample(logits_RV, rows, variant=variant, **edits)
@@ -142,8 +148,7 @@ def check_fn(variant: SamplerVariant, shape: StepShape) -> Callable[..., Any]:
         edits: dict[str, Any] = {}
         if variant.penalizes:
             assert seen is not None
-            take = lambda x: jnp.take(x, slots_R, axis=0, mode="clip")
-            edits = {"counts_RV": take(seen.counts), "prompt_RV": take(seen.prompt)}
+            edits = _seen_by(seen, slots_R)
         if variant.edits:
             each = lambda x: jnp.repeat(x[:, None], Q, axis=1)
             edits |= {"bias": tuple(map(each, bias)), "allowed_RQW": each(allowed_RW)}
@@ -155,6 +160,12 @@ def check_fn(variant: SamplerVariant, shape: StepShape) -> Callable[..., Any]:
         return found.packed_RX, last_ids_S, seen
 
     return check
+
+
+def _seen_by(seen: Seen, slots_R: Int[Array, " R"]) -> dict[str, Array]:
+    """Returns what penalties read of the rows' sequences."""
+    take = lambda x: jnp.take(x, slots_R, axis=0, mode="clip")
+    return {"counts_RV": take(seen.counts), "prompt_RV": take(seen.prompt)}
 
 
 def see(
@@ -178,7 +189,7 @@ def moved_in(state: Tree, axes: Tree, indices: dict[str, Array], arrays: Tree) -
         axes,
         state,
         arrays,
-        is_leaf=lambda x: hasattr(x, "kind"),
+        is_leaf=is_state_axis,
     )
 
 
@@ -188,5 +199,5 @@ def moved_out(state: Tree, axes: Tree, indices: dict[str, Array]) -> Tree:
         lambda axis, x: jnp.take(x, indices[axis.kind], axis=axis.axis, mode="clip"),
         axes,
         state,
-        is_leaf=lambda x: hasattr(x, "kind"),
+        is_leaf=is_state_axis,
     )
