@@ -17,7 +17,7 @@ from trellax.kernels.matmul import matmul, prepare
 
 SHAPES = [(576, 960), (576, 3072), (1536, 576), (576, 49152), (4096, 11008)]
 ROWS = [1, 8, 32, 256]
-FORMATS = ("float32", "bfloat16", "int8", "int4")
+FORMATS = ("float32", "bfloat16", "int8", "int4", "int8_dynamic")
 FLOAT32_BYTES = 120e6
 
 

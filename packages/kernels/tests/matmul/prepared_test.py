@@ -31,7 +31,7 @@ def test_numbers_survive(layout: Any, shape: tuple[int, ...]) -> None:
     np.testing.assert_array_equal(unprepare(rounded), weight.astype(jnp.bfloat16))
 
 
-@pytest.mark.parametrize("format", ["int8", "int4"])
+@pytest.mark.parametrize("format", ["int8", "int4", "int8_dynamic"])
 @pytest.mark.parametrize("group_size", [8, 32, 96, None])
 def test_quantized_numbers_are_within_half_a_step(format: Any, group_size: int | None) -> None:
     weight = np.asarray(weight_of((96, 40)))
@@ -58,7 +58,7 @@ def test_layouts_hold_the_same_numbers(format: Any, axes: Any) -> None:
     np.testing.assert_array_equal(plain, panels)
 
 
-@pytest.mark.parametrize("format", ["int8", "int4"])
+@pytest.mark.parametrize("format", ["int8", "int4", "int8_dynamic"])
 @given(seed=st.integers(0, 1000), offset=st.sampled_from([0.0, 1.0, -3.0]))
 @settings(deadline=None, max_examples=8)
 def test_quantizing_again_changes_nothing(format: Any, seed: int, offset: float) -> None:
@@ -67,7 +67,7 @@ def test_quantizing_again_changes_nothing(format: Any, seed: int, offset: float)
     np.testing.assert_allclose(twice, once, rtol=1e-6, atol=1e-7)
 
 
-@pytest.mark.parametrize("format", ["int8", "int4"])
+@pytest.mark.parametrize("format", ["int8", "int4", "int8_dynamic"])
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_zeros_stay_zero(format: Any, layout: Any) -> None:
     prepared = prepare(jnp.zeros((64, 20)), format=format, layout=layout)

@@ -33,7 +33,17 @@ def rows_of(shape: tuple[int, ...], dtype: str = "float32") -> jax.Array:
 def reference(x: Any, weight: PreparedWeight) -> np.ndarray:
     """In float64, on [D, F]."""
     weight_DF = np.asarray(unprepare(weight), np.float64)
+    if weight.spec.rounds_inputs:
+        x = rounded(np.asarray(x, np.float32), weight.spec.group_size)
     return np.asarray(x, np.float64) @ (weight_DF.T if weight.axes == "VD" else weight_DF)
+
+
+def rounded(x: np.ndarray, group_size: int) -> np.ndarray:
+    """Rows as integers of eight bits times a scale for each group."""
+    groups = x.reshape(*x.shape[:-1], -1, group_size)
+    largest = np.abs(groups).max(axis=-1, keepdims=True)
+    codes = np.rint(groups * (np.float32(127) / np.where(largest == 0, np.float32(1), largest)))
+    return (codes * (largest / 127)).reshape(x.shape)
 
 
 class MatmulSuite:

@@ -23,7 +23,7 @@ from trellax.layers.attention import AttentionCache, ContiguousCache
 
 Tree = dict[str, Any]
 
-WeightFormat = Literal["plain", "float32", "bfloat16", "int8", "int4"]
+WeightFormat = Literal["plain", "float32", "bfloat16", "int8", "int4", "int8_dynamic"]
 """How weights of matrix products are kept: "plain" as arrays of the compute type, else as `trellax.kernels.matmul` has them."""
 
 

@@ -1,8 +1,8 @@
 // Products of few rows with a large matrix that was prepared in panels of sixteen outputs.
 //
-//   trellax_matmul(x [M, D], values, scales, layer [], out [M, F])    see `panels.py` for what values and scales hold
+//   trellax_matmul(x [M, D], values, scales, layer [], out [M, F])    see `formats.py` for what values and scales hold
 //
-// Axes: M rows, D inputs, F outputs, P panels (16 outputs each), R rows of a tile, N panels of a tile.
+// Axes: M rows, D inputs, F outputs, P panels (16 outputs each), R rows of a tile, N panels of a tile, G groups of inputs.
 //
 // Each output is one chain of multiply-adds over D (over a group of D, and then over groups), in an order that depends on
 // D and the format only. So a row's result is the same, bit for bit, whatever rows are beside it and on any number of threads.
@@ -16,7 +16,9 @@
 #include <type_traits>
 #include <utility>
 
+#include "functions.h"
 #include "parallel.h"
+#include "tiles.h"
 #include "vectors.h"
 #include "xla/ffi/api/ffi.h"
 
@@ -25,301 +27,9 @@ namespace ffi = xla::ffi;
 namespace trellax {
 namespace {
 
-#ifdef __AVX512F__
-constexpr int kRows = 12;  // 24 sums, 2 vectors of weights and a broadcast in 32 registers
-constexpr int kPanels = 2;
-#else
-constexpr int kRows = 6;
-constexpr int kPanels = 1;
-#endif
-
 constexpr int64_t kBytesAnItem = 64 << 10;  // of weights: enough to be worth taking, and little to wait for
-constexpr int64_t kPrefetchBytes = 2048;    // ahead in each panel: pages of 4 KiB stop the hardware's own prefetching
 
 constexpr double kBytesANanosecond = 25, kProductsANanosecond = 50;  // roughly, of one thread
-
-enum Format : int64_t { kFloat32 = 0, kBfloat16 = 1, kInt8 = 2, kInt4 = 3 };
-
-// What one thread needs to compute any tile. X is what the inner loop reads: float, or uint32_t for pairs of bfloat16.
-template <typename X>
-struct Problem {
-  const X* x;          // [M, x_stride]
-  int64_t x_stride;    // in elements of X
-  const char* values;  // of this layer
-  const float* scales; // of this layer: [P, D / group_size, 16]
-  int64_t panel_bytes;
-  int64_t M, D, F, group_size;
-  void* out;  // [M, F]
-  bool out_is_bfloat16;
-};
-
-template <int R, int N>
-using Sums = Floats[R][N];
-
-template <int R, int N>
-TRELLAX_INLINE void AddRows(Sums<R, N>& sums, const Floats (&weights)[N], const float* x, int64_t x_stride) {
-#pragma GCC unroll 16
-  for (int r = 0; r < R; ++r) {
-    const Floats x_r = Broadcast(x[r * x_stride]);
-#pragma GCC unroll 4
-    for (int n = 0; n < N; ++n) sums[r][n] = MultiplyAdd(x_r, weights[n], sums[r][n]);
-  }
-}
-
-TRELLAX_INLINE void PrefetchPanel(const char* at) { __builtin_prefetch(at + kPrefetchBytes, 0, 1); }
-
-// Each Weights type says how `Add` runs over the inputs [begin, end) of N neighbouring panels.
-
-struct Float32Weights {
-  using X = float;
-  static constexpr bool kGrouped = false;
-
-  template <int R, int N>
-  static TRELLAX_INLINE void Add(Sums<R, N>& sums, const Problem<X>& p, const char* panel, const X* x, int64_t begin,
-                                 int64_t end) {
-#pragma GCC unroll 2
-    for (int64_t d = begin; d < end; ++d) {
-      Floats weights[N];
-#pragma GCC unroll 4
-      for (int n = 0; n < N; ++n) {
-        const char* at = panel + n * p.panel_bytes + d * 64;
-        PrefetchPanel(at);
-        weights[n] = LoadAs<Floats>(at);
-      }
-      AddRows<R, N>(sums, weights, x + d, p.x_stride);
-    }
-  }
-};
-
-// Pairs of inputs: the lower half of each word is the even one.
-struct Bfloat16Weights {
-  using X = float;
-  static constexpr bool kGrouped = false;
-
-  template <int R, int N>
-  static TRELLAX_INLINE void Add(Sums<R, N>& sums, const Problem<X>& p, const char* panel, const X* x, int64_t begin,
-                                 int64_t end) {
-    for (int64_t d = begin; d < end; d += 2) {
-      Floats even[N], odd[N];
-#pragma GCC unroll 4
-      for (int n = 0; n < N; ++n) {
-        const char* at = panel + n * p.panel_bytes + d * 32;
-        PrefetchPanel(at);
-        const Words pairs = LoadAs<Words>(at);
-        even[n] = LowerHalves(pairs);
-        odd[n] = UpperHalves(pairs);
-      }
-      AddRows<R, N>(sums, even, x + d, p.x_stride);
-      AddRows<R, N>(sums, odd, x + d + 1, p.x_stride);
-    }
-  }
-};
-
-#ifdef __AVX512BF16__
-// Products of pairs of bfloat16 numbers by the CPU's own instruction; x holds pairs as well.
-template <int R, int N>
-TRELLAX_INLINE void AddPairs(Sums<R, N>& sums, const Words (&weights)[N], const uint32_t* x, int64_t x_stride) {
-#pragma GCC unroll 16
-  for (int r = 0; r < R; ++r) {
-    const Words x_r = Words{} + x[r * x_stride];
-#pragma GCC unroll 4
-    for (int n = 0; n < N; ++n) {
-      sums[r][n] = (Floats)_mm512_dpbf16_ps((__m512)sums[r][n], (__m512bh)x_r, (__m512bh)weights[n]);
-    }
-  }
-}
-
-struct Bfloat16Dots {
-  using X = uint32_t;
-  static constexpr bool kGrouped = false;
-
-  template <int R, int N>
-  static TRELLAX_INLINE void Add(Sums<R, N>& sums, const Problem<X>& p, const char* panel, const X* x, int64_t begin,
-                                 int64_t end) {
-#pragma GCC unroll 2
-    for (int64_t d = begin; d < end; d += 2) {
-      Words weights[N];
-#pragma GCC unroll 4
-      for (int n = 0; n < N; ++n) {
-        const char* at = panel + n * p.panel_bytes + d * 32;
-        PrefetchPanel(at);
-        weights[n] = LoadAs<Words>(at);
-      }
-      AddPairs<R, N>(sums, weights, x + d / 2, p.x_stride);
-    }
-  }
-};
-#endif
-
-struct Int8Weights {
-  using X = float;
-  static constexpr bool kGrouped = true;
-
-  template <int R, int N>
-  static TRELLAX_INLINE void Add(Sums<R, N>& sums, const Problem<X>& p, const char* panel, const X* x, int64_t begin,
-                                 int64_t end) {
-#pragma GCC unroll 2
-    for (int64_t d = begin; d < end; ++d) {
-      Floats weights[N];
-#pragma GCC unroll 4
-      for (int n = 0; n < N; ++n) {
-        const char* at = panel + n * p.panel_bytes + d * 16;
-        if (d % 4 == 0) PrefetchPanel(at);
-        weights[n] = LoadInt8(reinterpret_cast<const int8_t*>(at));
-      }
-      AddRows<R, N>(sums, weights, x + d, p.x_stride);
-    }
-  }
-};
-
-// A word holds eight inputs of one output: the even ones in its lower half, the odd ones in its upper half, the first in the
-// lowest bits of each. A code c stands for c - 8.
-struct Int4Weights {
-  using X = float;
-  static constexpr bool kGrouped = true;
-
-  static constexpr int ShiftOf(int input) { return input % 2 * 16 + input / 2 * 4; }
-
-  static TRELLAX_INLINE Floats Decode(Words codes) {
-#ifdef __AVX512F__
-    const Floats values = {-8, -7, -6, -5, -4, -3, -2, -1, 0, 1, 2, 3, 4, 5, 6, 7};
-    return (Floats)_mm512_permutexvar_ps((__m512i)codes, (__m512)values);  // reads the lowest four bits
-#else
-    return __builtin_convertvector((Ints)(codes & 15u) - 8, Floats);
-#endif
-  }
-
-  template <int R, int N>
-  static TRELLAX_INLINE void Add(Sums<R, N>& sums, const Problem<X>& p, const char* panel, const X* x, int64_t begin,
-                                 int64_t end) {
-    for (int64_t d = begin; d < end; d += 8) {
-      Words words[N];
-#pragma GCC unroll 4
-      for (int n = 0; n < N; ++n) {
-        const char* at = panel + n * p.panel_bytes + d * 8;
-        PrefetchPanel(at);
-        words[n] = LoadAs<Words>(at);
-      }
-#pragma GCC unroll 8
-      for (int i = 0; i < 8; ++i) {
-        Floats weights[N];
-#pragma GCC unroll 4
-        for (int n = 0; n < N; ++n) weights[n] = Decode(words[n] >> ShiftOf(i));
-        AddRows<R, N>(sums, weights, x + d + i, p.x_stride);
-      }
-    }
-  }
-};
-
-#ifdef __AVX512BF16__
-// Integers of eight bits are bfloat16 numbers, so these are the same products as those of Int8Weights and Int4Weights.
-struct Int8Dots {
-  using X = uint32_t;
-  static constexpr bool kGrouped = true;
-
-  template <int R, int N>
-  static TRELLAX_INLINE void Add(Sums<R, N>& sums, const Problem<X>& p, const char* panel, const X* x, int64_t begin,
-                                 int64_t end) {
-    for (int64_t d = begin; d < end; d += 2) {
-      Words weights[N];
-#pragma GCC unroll 4
-      for (int n = 0; n < N; ++n) {
-        const char* at = panel + n * p.panel_bytes + d * 16;
-        PrefetchPanel(at);
-        const Words even = (Words)LoadInt8(reinterpret_cast<const int8_t*>(at));
-        const Words odd = (Words)LoadInt8(reinterpret_cast<const int8_t*>(at + 16));
-        weights[n] = (even >> 16) | odd;
-      }
-      AddPairs<R, N>(sums, weights, x + d / 2, p.x_stride);
-    }
-  }
-};
-
-struct Int4Dots {
-  using X = uint32_t;
-  static constexpr bool kGrouped = true;
-
-  // The table has 32 entries: its index is five bits, of which the highest is of the next code.
-  static TRELLAX_INLINE Words Decode(Words codes) {
-    alignas(64) static constexpr uint16_t kNumbers[32] = {
-        0xc100, 0xc0e0, 0xc0c0, 0xc0a0, 0xc080, 0xc040, 0xc000, 0xbf80, 0, 0x3f80, 0x4000, 0x4040, 0x4080, 0x40a0, 0x40c0, 0x40e0,
-        0xc100, 0xc0e0, 0xc0c0, 0xc0a0, 0xc080, 0xc040, 0xc000, 0xbf80, 0, 0x3f80, 0x4000, 0x4040, 0x4080, 0x40a0, 0x40c0, 0x40e0};
-    return (Words)_mm512_permutexvar_epi16((__m512i)codes, _mm512_load_si512(kNumbers));
-  }
-
-  template <int R, int N>
-  static TRELLAX_INLINE void Add(Sums<R, N>& sums, const Problem<X>& p, const char* panel, const X* x, int64_t begin,
-                                 int64_t end) {
-    for (int64_t d = begin; d < end; d += 8) {
-      Words words[N];
-#pragma GCC unroll 4
-      for (int n = 0; n < N; ++n) {
-        const char* at = panel + n * p.panel_bytes + d * 8;
-        PrefetchPanel(at);
-        words[n] = LoadAs<Words>(at);
-      }
-#pragma GCC unroll 4
-      for (int i = 0; i < 4; ++i) {
-        Words weights[N];
-#pragma GCC unroll 4
-        for (int n = 0; n < N; ++n) weights[n] = Decode(words[n] >> (4 * i));
-        AddPairs<R, N>(sums, weights, x + d / 2 + i, p.x_stride);
-      }
-    }
-  }
-};
-#else
-struct Bfloat16Dots;
-struct Int8Dots;
-struct Int4Dots;
-#endif
-
-// Sums each group of quantized weights as they are, and then the groups, scaled.
-template <typename Weights, int R, int N>
-TRELLAX_INLINE void AddGroups(Sums<R, N>& sums, const Problem<typename Weights::X>& p, const char* panel,
-                              const typename Weights::X* x, int64_t first_panel) {
-  const int64_t num_groups = p.D / p.group_size;
-  for (int64_t g = 0; g < num_groups; ++g) {
-    Sums<R, N> group = {};
-    Weights::template Add<R, N>(group, p, panel, x, g * p.group_size, (g + 1) * p.group_size);
-#pragma GCC unroll 4
-    for (int n = 0; n < N; ++n) {
-      const Floats scale = Load(p.scales + ((first_panel + n) * num_groups + g) * kLanes);
-#pragma GCC unroll 16
-      for (int r = 0; r < R; ++r) sums[r][n] = MultiplyAdd(group[r][n], scale, sums[r][n]);
-    }
-  }
-}
-
-template <typename X>
-void StoreLanes(const Problem<X>& p, int64_t row, int64_t panel, Floats sums) {
-  const int64_t column = panel * kLanes;
-  const int64_t count = std::min<int64_t>(kLanes, p.F - column);
-  float lanes[kLanes];
-  Store(lanes, sums);
-  if (p.out_is_bfloat16) {
-    uint16_t halves[kLanes];
-    for (int i = 0; i < kLanes; ++i) halves[i] = ToBfloat16(lanes[i]);
-    std::memcpy(static_cast<uint16_t*>(p.out) + row * p.F + column, halves, count * sizeof(uint16_t));
-  } else {
-    std::memcpy(static_cast<float*>(p.out) + row * p.F + column, lanes, count * sizeof(float));
-  }
-}
-
-template <typename Weights, int R, int N>
-void Tile(const Problem<typename Weights::X>& p, int64_t row, int64_t panel) {
-  const char* values = p.values + panel * p.panel_bytes;
-  const auto* x = p.x + row * p.x_stride;
-  Sums<R, N> sums = {};
-  if constexpr (Weights::kGrouped) {
-    AddGroups<Weights, R, N>(sums, p, values, x, panel);
-  } else {
-    Weights::template Add<R, N>(sums, p, values, x, 0, p.D);
-  }
-  for (int r = 0; r < R; ++r) {
-    for (int n = 0; n < N; ++n) StoreLanes(p, row + r, panel + n, sums[r][n]);
-  }
-}
 
 template <typename Weights, int N, int... R>
 void TileOf(int64_t rows, const Problem<typename Weights::X>& p, int64_t row, int64_t panel,
@@ -378,16 +88,22 @@ Buffer Allocate(int64_t bytes) { return Buffer(new (std::align_val_t(64)) char[b
 // Rows that are a power of two apart share few places of a cache; sixteen more numbers spread them.
 int64_t SpreadStride(int64_t numbers) { return CeilOf(numbers, kLanes) * kLanes + kLanes; }
 
+void CopyRowAsFloats(const void* x, bool is_bfloat16, int64_t row, int64_t D, float* to) {
+  if (!is_bfloat16) {
+    std::memcpy(to, static_cast<const float*>(x) + row * D, D * sizeof(float));
+    return;
+  }
+  const uint16_t* from = static_cast<const uint16_t*>(x) + row * D;
+  int64_t d = 0;
+  for (; d + kLanes <= D; d += kLanes) Store(to + d, LoadBfloat16(from + d));
+  for (; d < D; ++d) to[d] = FromBfloat16(from[d]);
+}
+
 Buffer CopyAsFloats(const void* x, bool is_bfloat16, int64_t M, int64_t D, int64_t stride) {
   Buffer copy = Allocate(M * stride * sizeof(float));
   for (int64_t row = 0; row < M; ++row) {
     float* to = reinterpret_cast<float*>(copy.get()) + row * stride;
-    if (is_bfloat16) {
-      const uint16_t* from = static_cast<const uint16_t*>(x) + row * D;
-      for (int64_t d = 0; d < D; ++d) to[d] = FromBfloat16(from[d]);
-    } else {
-      std::memcpy(to, static_cast<const float*>(x) + row * D, D * sizeof(float));
-    }
+    CopyRowAsFloats(x, is_bfloat16, row, D, to);
     std::fill(to + D, to + stride, 0.0f);
   }
   return copy;
@@ -433,6 +149,68 @@ void MultiplyPairs(ffi::ThreadPool& pool, const Problem<float>& q, const void* x
 }
 #endif
 
+// A copy of rows as integers of eight bits, with a scale for each group of inputs: the largest of a group becomes ±127.
+struct Rounded {
+  int64_t D, group_size, stride;  // bytes a row
+  Buffer values, scales, offsets;
+
+  Rounded(int64_t M, int64_t D, int64_t group_size)
+      : D(D),
+        group_size(group_size),
+        stride(SpreadStride(CeilOf(D, 4)) * 4),
+        values(Allocate(M * stride)),
+        scales(Allocate(M * D / group_size * sizeof(float))),
+        offsets(Allocate(M * D / group_size * sizeof(int32_t))) {}
+
+  void Round(const float* from, int64_t row) {
+    int8_t* to = reinterpret_cast<int8_t*>(values.get()) + row * stride;
+    const int64_t num_groups = D / group_size;
+    for (int64_t g = 0; g < num_groups; ++g) {
+      RoundGroup(from + g * group_size, to + g * group_size, reinterpret_cast<float*>(scales.get()) + row * num_groups + g,
+                 reinterpret_cast<int32_t*>(offsets.get()) + row * num_groups + g);
+    }
+  }
+
+  void RoundGroup(const float* from, int8_t* to, float* scale, int32_t* offset) const {
+    Floats largest = Zero(), poison = Zero();
+    for (int64_t d = 0; d < group_size; d += kLanes) {
+      const Floats x = LoadSome(from + d, group_size - d);
+      largest = Max(largest, Max(x, -x));
+      poison = MultiplyAdd(x, Zero(), poison);  // not a number if x is none, or infinite
+    }
+    const float max = LargestOf(largest) + SumOf(poison);
+    const float factor = max == 0 ? 0 : 127 / max;
+    Floats sums = Zero();  // of integers, so exact
+    for (int64_t d = 0; d < group_size; d += kLanes) {
+      const Ints numbers = RoundToInts(LoadSome(from + d, group_size - d) * factor);
+      const Bytes bytes = ToBytes(numbers);
+      sums += ToFloats(numbers);
+      std::memcpy(to + d, &bytes, std::min<int64_t>(kLanes, group_size - d));
+    }
+    *scale = max / 127;
+    *offset = -128 * static_cast<int32_t>(SumOf(sums));
+  }
+};
+
+void MultiplyRounded(ffi::ThreadPool& pool, const Problem<float>& q, const void* x, bool x_is_bfloat16) {
+  Rounded rounded(q.M, q.D, q.group_size);
+  const int64_t rows = CeilOf(q.M, 4 * std::max<int64_t>(pool.num_threads(), 1));
+  ParallelFor(pool, CeilOf(q.M, rows), static_cast<double>(q.M) * q.D, [&](int64_t item) {
+    const Buffer floats = Allocate(q.D * sizeof(float));
+    for (int64_t row = item * rows; row < std::min((item + 1) * rows, q.M); ++row) {
+      CopyRowAsFloats(x, x_is_bfloat16, row, q.D, reinterpret_cast<float*>(floats.get()));
+      rounded.Round(reinterpret_cast<const float*>(floats.get()), row);
+    }
+  });
+  Problem<uint32_t> p{reinterpret_cast<const uint32_t*>(rounded.values.get()), rounded.stride / 4};
+  p.values = q.values, p.scales = q.scales, p.panel_bytes = q.panel_bytes;
+  p.M = q.M, p.D = q.D, p.F = q.F, p.group_size = q.group_size;
+  p.out = q.out, p.out_is_bfloat16 = q.out_is_bfloat16;
+  p.x_scales = reinterpret_cast<const float*>(rounded.scales.get());
+  p.x_offsets = reinterpret_cast<const int32_t*>(rounded.offsets.get());
+  Multiply<Int8Dynamic>(pool, p);
+}
+
 // Products of pairs where x is of bfloat16, the CPU can, and no pair lies in two groups.
 template <typename Weights, typename Dots>
 void MultiplyAny(ffi::ThreadPool& pool, const Problem<float>& p, const void* x, bool x_is_bfloat16) {
@@ -471,6 +249,9 @@ ffi::Error Matmul(ffi::ThreadPool pool, ffi::AnyBuffer x, ffi::AnyBuffer values,
       return ffi::Error::Success();
     case kInt4:
       MultiplyAny<Int4Weights, Int4Dots>(pool, p, x.untyped_data(), x_is_bfloat16);
+      return ffi::Error::Success();
+    case kInt8Dynamic:
+      MultiplyRounded(pool, p, x.untyped_data(), x_is_bfloat16);
       return ffi::Error::Success();
   }
   return ffi::Error::InvalidArgument("trellax_matmul: unknown format " + std::to_string(format));

@@ -34,7 +34,8 @@ def compiled(package: str, source: str, *, cache_dir: Path) -> Path:
     """Returns the shared library made from `source` in `package`, compiled now if it is not in the cache.
 
     Args:
-        package: import name of the package whose data `source` is; headers of this package can be included by name.
+        package: import name of the package whose data `source` is; its headers and those of this package can be
+            included by name.
         source: file name, ending in .cc.
         cache_dir: folder for libraries; made if it is missing.
 
@@ -64,9 +65,10 @@ def compiled(package: str, source: str, *, cache_dir: Path) -> Path:
 def _sources(package: str, source: str) -> dict[str, str]:
     """Name and text of the source and of every header that it may include."""
     files = {source: importlib.resources.files(package).joinpath(source).read_text()}
-    for entry in importlib.resources.files(__package__).iterdir():
-        if entry.name.endswith(".h"):
-            files[entry.name] = entry.read_text()
+    for folder in (__package__, package):
+        for entry in importlib.resources.files(folder).iterdir():
+            if entry.name.endswith(".h"):
+                files[entry.name] = entry.read_text()
     return files
 
 

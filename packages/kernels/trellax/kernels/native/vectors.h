@@ -65,6 +65,52 @@ TRELLAX_INLINE Floats LoadInt8(const int8_t* from) {
 #endif
 }
 
+TRELLAX_INLINE Floats ToFloats(Ints x) {
+#ifdef __AVX512F__
+  return (Floats)_mm512_cvtepi32_ps((__m512i)x);
+#else
+  return __builtin_convertvector(x, Floats);
+#endif
+}
+
+// The first `left` numbers, and zeros, if there are fewer than sixteen.
+TRELLAX_INLINE Floats LoadSome(const float* from, int64_t left) {
+  if (left >= kLanes) return Load(from);
+  Floats v = Zero();
+  std::memcpy(&v, from, left * sizeof(float));
+  return v;
+}
+
+// To the nearest, ties to even; for numbers of less than 2^22.
+TRELLAX_INLINE Ints RoundToInts(Floats x) {
+#ifdef __AVX512F__
+  return (Ints)_mm512_cvtps_epi32((__m512)x);
+#else
+  const Floats magic = Broadcast(12582912.0f);  // 1.5 * 2^23: adding it rounds to an integer
+  return __builtin_convertvector((x + magic) - magic, Ints);
+#endif
+}
+
+TRELLAX_INLINE Bytes ToBytes(Ints x) {
+#ifdef __AVX512F__
+  return (Bytes)_mm512_cvtepi32_epi8((__m512i)x);
+#else
+  return __builtin_convertvector(x, Bytes);
+#endif
+}
+
+// Adds to each of sixteen integers the products of four numbers without sign and four with sign.
+TRELLAX_INLINE Ints AddProductsOfBytes(Ints sums, Words unsigned_bytes, Words signed_bytes) {
+#ifdef __AVX512VNNI__
+  return (Ints)_mm512_dpbusd_epi32((__m512i)sums, (__m512i)unsigned_bytes, (__m512i)signed_bytes);
+#else
+  for (int i = 0; i < 4; ++i) {
+    sums += (Ints)((unsigned_bytes >> (8 * i)) & 255u) * ((Ints)(signed_bytes << (24 - 8 * i)) >> 24);
+  }
+  return sums;
+#endif
+}
+
 TRELLAX_INLINE float FromBfloat16(uint16_t x) {
   const uint32_t bits = static_cast<uint32_t>(x) << 16;
   float y;
@@ -78,6 +124,17 @@ TRELLAX_INLINE uint16_t ToBfloat16(float x) {
   std::memcpy(&bits, &x, sizeof(bits));
   if ((bits & 0x7fffffffu) > 0x7f800000u) return static_cast<uint16_t>((bits >> 16) | 0x40);
   return static_cast<uint16_t>((bits + 0x7fffu + ((bits >> 16) & 1)) >> 16);
+}
+
+TRELLAX_INLINE Halves ToBfloat16(Floats x) {
+  const Words bits = (Words)x;
+  const Words rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16, quiet = (bits >> 16) | 0x40u;
+  const Words halves = (bits & 0x7fffffffu) > 0x7f800000u ? quiet : rounded;
+#ifdef __AVX512F__
+  return (Halves)_mm512_cvtepi32_epi16((__m512i)halves);
+#else
+  return __builtin_convertvector(halves, Halves);
+#endif
 }
 
 }  // namespace trellax
