@@ -70,6 +70,17 @@ class RunFolder:
     def checkpoints(self) -> Path:
         return self.path / "checkpoints"
 
+    def checkpoint(self, step: int) -> Path:
+        """Returns the folder of a step's checkpoint.
+
+        Raises:
+            RunFolderError: if there is none.
+        """
+        for path in self.checkpoints.glob("*"):
+            if path.name.isdecimal() and int(path.name) == step:
+                return path
+        raise RunFolderError(f"No checkpoint of step {step} in {self.checkpoints}.")
+
     def holds_run(self) -> bool:
         """Whether a run was started here."""
         return (self.path / "config.json").exists()

@@ -1,8 +1,8 @@
 """What the command line serves: a model with its weights and tokenizer, from published files or from a run.
 
 served = served_weights("smollm2_135m", "SmolLM2-135M-Instruct")      # a Hugging Face folder or GGUF file
-served = served_run(trainer, params, name="llama2_7b_tpu")            # a run's checkpoint
-core = build_core(engine_cfg, served.model_cfg, served.params_fn, tokenizer=served.tokenizer, eos_ids=served.eos_ids)
+served = served_run(trainer, lambda: params, name="llama2_7b_tpu")    # a run's checkpoint
+engine = start_engine(engine_cfg, served)
 """
 
 from __future__ import annotations
@@ -77,19 +77,19 @@ def served_weights(
     )
 
 
-def served_run(trainer: Any, params: Any, *, name: str) -> Served:
+def served_run(trainer: Any, load_fn: Callable[[], Any], *, name: str) -> Served:
     """Returns the model of a run's checkpoint.
 
     Args:
         trainer: of the run.
-        params: to serve.
+        load_fn: returns the parameters; is called once they are needed.
         name: what clients call it.
     """
     tokenizer = as_pretrained(trainer.input.tokenizer)
     return Served(
         name=name,
         model_cfg=trainer.cfg.model,
-        params_fn=lambda model, shardings: params,
+        params_fn=lambda model, shardings: load_fn(),
         tokenizer=tokenizer,
         eos_ids=frozenset(tokenizer.eos_ids),
         max_length=trainer.cfg.input.sequence_length,
@@ -119,8 +119,14 @@ def engine_config(hardware: Hardware, served: Served, overrides: Sequence[str]) 
     return finalize(cfg)
 
 
-def start_core(cfg: Any, served: Served) -> EngineCore:
-    """Returns an engine's core with its programs compiled, or found where an earlier start has left them."""
+def start_core(cfg: Any, served: Served, *, prefill_only: bool = False) -> EngineCore:
+    """Returns an engine's core with its programs compiled, or found where an earlier start has left them.
+
+    Args:
+        cfg: of the engine.
+        served: the model.
+        prefill_only: whether sequences decode elsewhere.
+    """
     use_compilation_cache()
     return build_core(
         cfg,
@@ -128,10 +134,20 @@ def start_core(cfg: Any, served: Served) -> EngineCore:
         served.params_fn,
         tokenizer=served.tokenizer,
         eos_ids=served.eos_ids,
+        prefill_only=prefill_only,
     )
 
 
+def model_card(cfg: Any, served: Served) -> ModelCard:
+    """Returns what clients are told of the model."""
+    return ModelCard(id=served.name, max_length=cfg.max_length, vocab_size=served.vocab_size)
+
+
 def start_engine(cfg: Any, served: Served) -> Engine:
-    """Returns a running engine."""
-    card = ModelCard(id=served.name, max_length=cfg.max_length, vocab_size=served.vocab_size)
-    return Engine(start_core(cfg, served), tokenizer=served.tokenizer, model=card)
+    """Returns a running engine that does all."""
+    return engine_of(start_core(cfg, served), cfg, served)
+
+
+def engine_of(core: EngineCore, cfg: Any, served: Served) -> Engine:
+    """Returns a running engine over a core."""
+    return Engine(core, tokenizer=served.tokenizer, model=model_card(cfg, served))

@@ -58,6 +58,7 @@ async def cluster(
     max_prefills=4,
     max_decodes=100,
     capacity_bytes=1 << 20,
+    room_bytes=1 << 20,
     **options,
 ):
     prefill = [FakePrefillEngine(seconds=prefill_s) for _ in range(num_prefill)]
@@ -85,7 +86,11 @@ async def cluster(
 
         prefill_workers = [
             LocalPrefillWorker(
-                engine, name=f"prefill-{i}", max_running=max_prefills, connect_fn=connect
+                engine,
+                name=f"prefill-{i}",
+                max_running=max_prefills,
+                room_bytes=room_bytes,
+                connect_fn=connect,
             )
             for i, engine in enumerate(prefill)
         ]

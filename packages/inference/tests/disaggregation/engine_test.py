@@ -8,7 +8,7 @@ import random
 import pytest
 
 from tests.disaggregation.clusters import cluster, run
-from tests.disaggregation.fakes import fused
+from tests.disaggregation.fakes import FakePrefillEngine, fused
 from trellax.inference.requests import QueueFullError, Request, RequestError, SamplingParams
 
 everywhere = pytest.mark.parametrize("transport", ["channel", "sockets", "remote"])
@@ -212,6 +212,61 @@ def test_a_full_decode_worker_holds_up_prefilling(transport):
             return results
 
     assert run(check()) == [fused(request) for request in requests]
+
+
+@pytest.mark.parametrize("num_fitting", [1, 3])
+def test_what_was_prefilled_takes_no_more_memory_than_there_is(num_fitting):
+    requests = [make_request(f"r{i}", seed=i, max_tokens=4) for i in range(12)]
+    handover_bytes = FakePrefillEngine().handover_bytes(requests[0], earlier_ids=())
+
+    async def check():
+        async with cluster(
+            num_prefill=1,
+            num_decode=1,
+            max_prefills=100,
+            max_sequences=1,
+            decode_s=0.002,
+            room_bytes=(num_fitting + 1) * handover_bytes - 1,
+        ) as c:
+            results = await asyncio.gather(*map(c.collect, requests))
+            assert c.prefill[0].most_unreleased == num_fitting
+            c.assert_idle()
+            return results
+
+    assert run(check()) == [fused(request) for request in requests]
+
+
+def test_a_client_that_leaves_while_its_prompt_waits_for_memory_leaves_nothing_behind():
+    one = FakePrefillEngine().handover_bytes(make_request(), earlier_ids=())
+
+    async def check():
+        async with cluster(
+            num_prefill=1, num_decode=1, max_sequences=1, decode_s=0.002, room_bytes=one
+        ) as c:
+            running = [
+                asyncio.create_task(c.collect(make_request(f"r{i}", max_tokens=20)))
+                for i in range(4)
+            ]
+            await asyncio.sleep(0.01)
+            running[2].cancel()
+            for i in (0, 1, 3):
+                assert await running[i] == fused(make_request(f"r{i}", max_tokens=20))
+            c.assert_idle()
+
+    run(check())
+
+
+def test_a_hand_over_that_never_fits_ends_its_request_alone():
+    one = FakePrefillEngine().handover_bytes(make_request(), earlier_ids=())
+
+    async def check():
+        async with cluster(room_bytes=one, rest_s=0.01) as c:
+            (piece,) = await c.collect(make_request("long", length=2000))
+            assert piece.finish_reason == "error"
+            assert await c.collect(make_request()) == fused(make_request())
+            c.assert_idle()
+
+    run(check())
 
 
 def test_requests_that_can_never_run_are_refused_before_any_runs():

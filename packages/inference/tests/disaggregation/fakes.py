@@ -57,11 +57,12 @@ def pages_of(request, drawn_ids):
 
 
 class FakePrefillEngine:
-    """Attributes: `running` ids, `unreleased` ids, `prefilled` requests, `is_dead`."""
+    """Attributes: `running` ids, `unreleased` ids, `most_unreleased`, `prefilled` requests, `is_dead`."""
 
     def __init__(self, *, seconds=0.0):
         self.seconds = seconds
         self.running, self.unreleased, self.prefilled = set(), set(), []
+        self.most_unreleased = 0
         self.is_dead = False
 
     async def prefill(self, request, *, earlier_ids):
@@ -79,7 +80,11 @@ class FakePrefillEngine:
         if output.finish_reason is not None:
             return Prefilled(output, None)
         self.unreleased.add(request.id)
+        self.most_unreleased = max(self.most_unreleased, len(self.unreleased))
         return Prefilled(output, HandOver(request, drawn_ids, pages_of(request, drawn_ids)))
+
+    def handover_bytes(self, request, *, earlier_ids):
+        return HandOver(request, earlier_ids, pages_of(request, [*earlier_ids, 0])).num_bytes
 
     def release(self, request_id):
         self.unreleased.remove(request_id)

@@ -24,17 +24,17 @@ SERVING = Serving(
     api_keys_secret="chat-api-keys",
     transport_secret="chat-transport",
 )
-TPU = Accelerator.tpu("tpu-v6e-slice", "4x4", chips=4)
+TPU = Accelerator.tpu("tpu-v6e-slice", "2x2", chips=4)
 GPU = Accelerator.gpu(8, node_selector={"cloud.google.com/gke-accelerator": "nvidia-h100-80gb"})
 
 FUSED = {
-    "one host of GPUs": fused_manifests(SERVING, Role(2, GPU)),
-    "several hosts of TPUs": fused_manifests(SERVING, Role(None, TPU, num_hosts=4)),
+    "GPUs": fused_manifests(SERVING, Role(2, GPU)),
+    "TPUs": fused_manifests(SERVING, Role(None, TPU)),
 }
 DISAGGREGATED = {
-    "GPUs": disaggregated_manifests(SERVING, prefill=Role(2, GPU), decode=Role(3, GPU)),
-    "TPUs, scaled by others": disaggregated_manifests(
-        SERVING, prefill=Role(None, TPU, num_hosts=4), decode=Role(None, GPU), num_routers=1
+    "roles on GPUs": disaggregated_manifests(SERVING, prefill=Role(2, GPU), decode=Role(3, GPU)),
+    "roles on TPUs, scaled by others": disaggregated_manifests(
+        SERVING, prefill=Role(None, TPU), decode=Role(None, GPU), num_routers=1
     ),
 }
 ALL = {**FUSED, **DISAGGREGATED}
@@ -52,15 +52,13 @@ def groups_of(objects):
     return {role["name"]: role["spec"] for role in last["spec"]["roles"]}
 
 
-def pods_of(groups):
-    return (
-        groups["leaderWorkerTemplate"]["leaderTemplate"],
-        groups["leaderWorkerTemplate"]["workerTemplate"],
-    )
+def pod_of(groups):
+    assert groups["leaderWorkerTemplate"]["size"] == 1
+    return groups["leaderWorkerTemplate"]["workerTemplate"]
 
 
-def container_of(pod):
-    (container,) = pod["spec"]["containers"]
+def container_of(groups):
+    (container,) = pod_of(groups)["spec"]["containers"]
     return container
 
 
@@ -93,7 +91,7 @@ def test_the_operators_schema_allows_it(objects):
     ],
 )
 def test_the_check_finds_what_is_wrong(path, value, complaint):
-    manifest = copy.deepcopy(DISAGGREGATED["GPUs"][-1])
+    manifest = copy.deepcopy(DISAGGREGATED["roles on GPUs"][-1])
     parent = manifest
     for key in path[:-1]:
         parent = parent[key]
@@ -110,81 +108,70 @@ def test_every_name_and_namespace_is_the_servings(objects):
 
 
 @each
-def test_services_select_leaders_alone_and_name_their_ports(objects):
-    leaders = [pods_of(groups)[0] for groups in groups_of(objects).values()]
-    workers = [pods_of(groups)[1] for groups in groups_of(objects).values()]
+def test_services_select_one_role_and_name_its_ports(objects):
     for service in objects[:-1]:
         selector = service["spec"]["selector"].items()
-        (leader,) = (pod for pod in leaders if selector <= pod["metadata"]["labels"].items())
-        assert not any(selector <= pod["metadata"]["labels"].items() for pod in workers)
-        offered = {port["name"]: port["containerPort"] for port in container_of(leader)["ports"]}
+        (groups,) = (
+            groups
+            for groups in groups_of(objects).values()
+            if selector <= pod_of(groups)["metadata"]["labels"].items()
+        )
+        offered = {port["name"]: port["containerPort"] for port in container_of(groups)["ports"]}
         assert {p["targetPort"]: p["port"] for p in service["spec"]["ports"]} == offered
 
 
 @each
 def test_the_grace_period_covers_the_notice_and_the_drain(objects):
     for groups in groups_of(objects).values():
-        for pod in pods_of(groups):
-            container = container_of(pod)
-            notice_s = container["lifecycle"]["preStop"]["sleep"]["seconds"]
-            (drain,) = (a for a in container["args"] if a.startswith("--drain-grace="))
-            assert pod["spec"]["terminationGracePeriodSeconds"] > notice_s + int(
-                drain.partition("=")[2]
-            )
+        container = container_of(groups)
+        notice_s = container["lifecycle"]["preStop"]["sleep"]["seconds"]
+        (drain,) = (a for a in container["args"] if a.startswith("--drain_grace="))
+        longest_s = notice_s + int(drain.partition("=")[2])
+        assert pod_of(groups)["spec"]["terminationGracePeriodSeconds"] > longest_s
 
 
 @each
-def test_leaders_are_probed_where_they_listen_and_others_are_not(objects):
+def test_pods_are_probed_where_they_listen(objects):
     for groups in groups_of(objects).values():
-        leader, worker = map(container_of, pods_of(groups))
-        paths = {name: leader[name]["httpGet"]["path"] for name in leader if name.endswith("Probe")}
+        container = container_of(groups)
+        probes = {name: probe for name, probe in container.items() if name.endswith("Probe")}
+        paths = {name: probe["httpGet"]["path"] for name, probe in probes.items()}
         assert paths == {
             "startupProbe": "/health",
             "livenessProbe": "/health",
             "readinessProbe": "/ready",
         }
-        assert {"--host=0.0.0.0", "--port=8000"} <= set(leader["args"])
-        startup = leader["startupProbe"]
+        assert {"--host=0.0.0.0", "--port=8000"} <= set(container["args"])
+        startup = probes["startupProbe"]
         assert startup["periodSeconds"] * startup["failureThreshold"] >= SERVING.startup_s
-        assert not any(name.endswith("Probe") for name in worker)
-        assert worker["ports"] == []
 
 
 @each
 def test_what_is_mounted_is_there_and_what_is_read_is_mounted(objects):
-    for groups in groups_of(objects).values():
-        for pod in pods_of(groups):
-            container = container_of(pod)
-            folders = {mount["mountPath"] for mount in container["volumeMounts"]}
-            assert {m["name"] for m in container["volumeMounts"]} == {
-                v["name"] for v in pod["spec"]["volumes"]
-            }
-            files = [a.partition("=")[2] for a in container["args"] if "=/" in a]
-            assert len(files) == 3
-            assert all(any(file.startswith(folder) for folder in folders) for file in files)
+    for name, groups in groups_of(objects).items():
+        container = container_of(groups)
+        folders = {mount["mountPath"] for mount in container["volumeMounts"]}
+        assert {m["name"] for m in container["volumeMounts"]} == {
+            v["name"] for v in pod_of(groups)["spec"]["volumes"]
+        }
+        files = [a.partition("=")[2] for a in container["args"] if "=/" in a]
+        assert len(files) == (
+            3 if name == "router" else 2
+        )  # The weights, and the secrets of the role.
+        assert all(any(file.startswith(folder) for folder in folders) for file in files)
 
 
-def test_a_mesh_of_several_hosts_knows_its_leader_and_has_a_slice_of_its_own():
-    *_, groups = FUSED["several hosts of TPUs"]
-    assert groups["spec"]["leaderWorkerTemplate"]["size"] == 4
-    assert groups["metadata"]["annotations"] == {
-        "leaderworkerset.sigs.k8s.io/exclusive-topology": "cloud.google.com/gke-nodepool"
+def test_an_engine_has_the_accelerators_that_were_asked_for():
+    gpus, tpus = (groups_of(FUSED[name])["engine"] for name in ("GPUs", "TPUs"))
+    assert gpus["replicas"] == 2 and "replicas" not in tpus
+    assert container_of(gpus)["resources"]["limits"]["nvidia.com/gpu"] == "8"
+    assert container_of(gpus)["command"] == ["trellax", "serve", "llama3_8b"]
+    assert "--weights=/weights" in container_of(gpus)["args"]
+    assert container_of(tpus)["resources"]["limits"]["google.com/tpu"] == "4"
+    assert pod_of(tpus)["spec"]["nodeSelector"] == {
+        "cloud.google.com/gke-tpu-accelerator": "tpu-v6e-slice",
+        "cloud.google.com/gke-tpu-topology": "2x2",
     }
-    for pod in pods_of(groups["spec"]):
-        container = container_of(pod)
-        assert "--mesh-coordinator=$(LWS_LEADER_ADDRESS):8476" in container["args"]
-        assert container["resources"]["limits"]["google.com/tpu"] == "4"
-        assert pod["spec"]["nodeSelector"]["cloud.google.com/gke-tpu-topology"] == "4x4"
-
-
-def test_a_group_of_one_host_needs_no_coordinator():
-    groups = groups_of(FUSED["one host of GPUs"])["engine"]
-    assert (groups["replicas"], groups["leaderWorkerTemplate"]["size"]) == (2, 1)
-    leader, _ = pods_of(groups)
-    assert not any("mesh" in argument for argument in container_of(leader)["args"])
-    assert container_of(leader)["resources"]["limits"]["nvidia.com/gpu"] == "8"
-    assert container_of(leader)["command"] == ["trellax", "serve", "llama3_8b"]
-    assert "--weights=/weights" in container_of(leader)["args"]
 
 
 @each_disaggregated
@@ -192,13 +179,12 @@ def test_each_role_is_called_so_and_routers_find_both(objects):
     roles = groups_of(objects)
     assert list(roles) == ["prefill", "decode", "router"]
     for name, groups in roles.items():
-        leader, _ = pods_of(groups)
-        assert f"--role={name}" in container_of(leader)["args"]
-    router = container_of(pods_of(roles["router"])[0])
+        assert f"--role={name}" in container_of(groups)["args"]
+    router = container_of(roles["router"])
     for name in ("prefill", "decode"):
         service = find(objects, "Service", f"chat-{name}")
         assert service["spec"]["clusterIP"] == "None"
-        assert f"--{name}-workers=chat-{name}:8470" in router["args"]
+        assert f"--{name}_workers=chat-{name}:8470" in router["args"]
         ports = {port["name"]: port["port"] for port in service["spec"]["ports"]}
         assert ports["control"] == 8470
         assert ports.get("pages") == (8471 if name == "decode" else None)

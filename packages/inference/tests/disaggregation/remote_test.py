@@ -25,7 +25,9 @@ REQUEST = Request("cmpl-1", tuple(range(10)), SamplingParams(seed=1, max_tokens=
 
 
 def prefill_worker(engine):
-    return LocalPrefillWorker(engine, name="prefill", max_running=3, connect_fn=None)
+    return LocalPrefillWorker(
+        engine, name="prefill", max_running=3, room_bytes=1 << 20, connect_fn=None
+    )
 
 
 @contextlib.asynccontextmanager
@@ -174,7 +176,9 @@ def test_many_workers_that_do_not_answer_cost_a_request_nothing_but_time():
             assert c.engine.stats().num_retries == 7
             await living.close()
             (piece,) = await c.collect(dataclasses.replace(REQUEST, id="late"))
-            assert piece.finish_reason == "error"
+            assert (
+                piece.finish_reason == "abort"
+            )  # None has begun with it: clients may send it again.
 
     run(check())
 
@@ -195,7 +199,7 @@ def test_a_role_is_scaled_while_requests_run(monkeypatch):
             return object()
 
         following = asyncio.create_task(
-            follow("prefill:8470", make_fn=make, set_fn=seen.append, every_s=0.005)
+            follow(["prefill:8470"], make_fn=make, set_fn=seen.append, every_s=0.005)
         )
         await asyncio.sleep(0.05)
         found = {"10.0.0.1:8470", "10.0.0.2:8470"}
@@ -208,6 +212,48 @@ def test_a_role_is_scaled_while_requests_run(monkeypatch):
         assert made == ["10.0.0.1:8470", "10.0.0.2:8470"]
         assert [len(workers) for workers in seen] == [1, 2, 1]
         assert seen[1] == [seen[0][0], seen[2][0]]
+
+    run(check())
+
+
+def test_a_name_that_is_not_known_yet_takes_nothing_from_others(monkeypatch):
+    addresses = {"one": {"10.0.0.1:8470"}, "two": set()}
+    seen = []
+
+    async def look_up(host, port):
+        return addresses[host]
+
+    monkeypatch.setattr(discovery, "_look_up", look_up)
+
+    async def check():
+        following = asyncio.create_task(
+            follow(["one:8470", "two:8470"], make_fn=str, set_fn=seen.append, every_s=0.005)
+        )
+        await asyncio.sleep(0.05)
+        addresses.update(one=set(), two={"10.0.0.2:8470"})
+        await asyncio.sleep(0.05)
+        following.cancel()
+
+    run(check())
+    assert seen == [["10.0.0.1:8470"], ["10.0.0.1:8470", "10.0.0.2:8470"]]
+
+
+def test_a_server_that_drains_finishes_what_it_has_and_takes_nothing_new():
+    async def check():
+        async with cluster(transport="remote", num_decode=2, decode_s=0.005, rest_s=0.05) as c:
+            running = asyncio.create_task(c.collect(REQUEST))
+            while not any(engine.running for engine in c.decode):
+                await asyncio.sleep(0.001)
+            (busy,) = (i for i, engine in enumerate(c.decode) if engine.running)
+            (server,) = (s for s in c.servers[2:] if s.num_running)
+            server.drain()
+            late = [dataclasses.replace(REQUEST, id=f"late-{i}") for i in range(4)]
+            results = await asyncio.gather(*map(c.collect, late))
+            assert results == [fused(request) for request in late]
+            assert c.decode[busy].taken_up == [REQUEST.id]
+            assert await running == fused(REQUEST)
+            await asyncio.sleep(0.05)
+            assert server.num_running == 0
 
     run(check())
 

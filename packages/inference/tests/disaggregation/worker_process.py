@@ -30,6 +30,7 @@ async def serve(number: int, role: str) -> None:
                 FakePrefillEngine(seconds=0.005),
                 name=role,
                 max_running=4,
+                room_bytes=1 << 20,
                 connect_fn=lambda target: PageSender(target, **OPTIONS),
             )
         else:

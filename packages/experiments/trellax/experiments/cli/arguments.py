@@ -59,10 +59,29 @@ _FLAG_VERBS = {
     "host": ("serve",),
     "port": ("serve",),
     "api_key": ("serve",),
+    "api_key_file": ("serve",),
+    "drain_grace": ("serve",),
+    "role": ("serve",),
+    "control_port": ("serve",),
+    "page_port": ("serve",),
+    "page_room": ("serve",),
+    "prefill_workers": ("serve",),
+    "decode_workers": ("serve",),
+    "transport_secret_file": ("serve",),
     "input": ("batch",),
     "as": ("show",),
     "explain": ("show",),
     "output": ("html", "tune", "batch"),
+}
+_FLAG_ROLES = {
+    "api_key": ("fused", "router"),
+    "api_key_file": ("fused", "router"),
+    "control_port": ("prefill", "decode"),
+    "page_port": ("decode",),
+    "page_room": ("prefill", "decode"),
+    "prefill_workers": ("router",),
+    "decode_workers": ("router",),
+    "transport_secret_file": ("prefill", "decode", "router"),
 }
 _ALWAYS = ("experiment", "help")
 
@@ -142,6 +161,15 @@ _PLACEHOLDERS = {
     "host": "ADDRESS",
     "port": "N",
     "api_key": "KEY",
+    "api_key_file": "FILE",
+    "drain_grace": "S",
+    "role": "ROLE",
+    "control_port": "N",
+    "page_port": "N",
+    "page_room": "GIB",
+    "prefill_workers": "ADDRESSES",
+    "decode_workers": "ADDRESSES",
+    "transport_secret_file": "FILE",
     "input": "FILE",
     "prompt": "TEXT",
     "tokens": "N",
@@ -206,6 +234,15 @@ def _define_flags() -> flags.FlagValues:
         "a key that clients may come with; without any none is asked for",
         flag_values=values,
     )
+    flags.DEFINE_string("api_key_file", None, "the same, one a line", flag_values=values)
+    flags.DEFINE_float(
+        "drain_grace",
+        30.0,
+        "seconds that requests may take after SIGTERM [30]",
+        lower_bound=0,
+        flag_values=values,
+    )
+    _define_role_flags(values)
     flags.DEFINE_string("input", None, "requests, one JSON object a line", flag_values=values)
     flags.DEFINE_string("prompt", None, "text to continue", flag_values=values)
     flags.DEFINE_integer(
@@ -234,6 +271,39 @@ def _define_flags() -> flags.FlagValues:
         flag_values=values,
     )
     return values
+
+
+def _define_role_flags(values: flags.FlagValues) -> None:
+    """Defines the flags of parts of a server; `trellax.inference.disaggregation` writes manifests with them."""
+    flags.DEFINE_enum(
+        "role",
+        "fused",
+        ["fused", "prefill", "decode", "router"],
+        "of several processes that serve together; fused does all [fused]",
+        flag_values=values,
+    )
+    flags.DEFINE_integer(
+        "control_port", 8470, "where a worker listens for routers [8470]", flag_values=values
+    )
+    flags.DEFINE_integer(
+        "page_port", 8471, "where a decode worker takes pages [8471]", flag_values=values
+    )
+    flags.DEFINE_float(
+        "page_room", 4.0, "host memory for pages on their way, GiB [4]", flag_values=values
+    )
+    for role in ("prefill", "decode"):
+        flags.DEFINE_list(
+            f"{role}_workers",
+            [],
+            f"control ports of {role} workers, HOST:PORT; a host may have many addresses",
+            flag_values=values,
+        )
+    flags.DEFINE_string(
+        "transport_secret_file",
+        None,
+        "what all workers and routers know; without it they trust the network",
+        flag_values=values,
+    )
 
 
 def _parsed(values: flags.FlagValues, argv: Sequence[str]) -> list[str]:
@@ -265,7 +335,29 @@ def _verb(words: list[str], values: flags.FlagValues) -> str:
     raise UsageError(f"There is no verb {words[0]!r}.{near} Verbs: {', '.join(VERBS)}.")
 
 
+def _check_roles(values: flags.FlagValues) -> None:
+    for name, roles in _FLAG_ROLES.items():
+        if values[name].present and values.role not in roles:
+            raise UsageError(
+                f"--{name} is for {' and '.join(roles)}, not for --role={values.role}."
+            )
+    for name in ("prefill_workers", "decode_workers"):
+        addresses = values[name].value or ()
+        if values.role == "router" and not addresses:
+            raise UsageError(f"--role=router needs --{name}=HOST:PORT.")
+        for address in addresses:
+            host, _, port = address.rpartition(":")
+            if not host or not port.isdecimal():
+                raise UsageError(f"--{name}: {address!r} is no HOST:PORT.")
+    if values.role != "fused" and not values.weights and values.step is None:
+        raise UsageError(
+            f"--role={values.role} needs --weights, or --dir and --step: all roles must serve the same."
+        )
+
+
 def _check_flags(verb: str, values: flags.FlagValues) -> None:
+    if verb == "serve":
+        _check_roles(values)
     for name, verbs in _FLAG_VERBS.items():
         if values[name].present and verb not in verbs:
             raise UsageError(f"--{name} is for {' and '.join(verbs)}, not for `{verb}`.")

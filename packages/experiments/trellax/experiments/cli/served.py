@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from trellax.experiments.cli.arguments import Arguments, UsageError
-from trellax.experiments.cli.checkpoints import open_run
+from trellax.experiments.cli.checkpoints import open_trainer, restored
 from trellax.experiments.serving import (
     Served,
     engine_config,
@@ -17,7 +17,7 @@ from trellax.parallel import detect_hardware
 
 
 def opened(arguments: Arguments, *, max_sequences: int | None = None) -> tuple[Served, Any]:
-    """Returns (the model, the engine's config).
+    """Returns (the model, the engine's config). No parameters are read yet.
 
     Args:
         arguments: of the command line.
@@ -25,7 +25,7 @@ def opened(arguments: Arguments, *, max_sequences: int | None = None) -> tuple[S
 
     Raises:
         UsageError: both kinds are asked for.
-        ConfigError, WeightsError, RunFolderError, CheckpointNotFoundError: as they say.
+        ConfigError, WeightsError, RunFolderError: as they say.
     """
     flags = arguments.flags
     engine, others = split_overrides(arguments.overrides)
@@ -40,6 +40,7 @@ def opened(arguments: Arguments, *, max_sequences: int | None = None) -> tuple[S
     if flags.weights:
         served = served_weights(arguments.name, flags.weights, name=flags.model_name)
     else:
-        trainer, _, params = open_run(arguments, overrides=others)
-        served = served_run(trainer, params, name=flags.model_name or arguments.name)
+        trainer = open_trainer(arguments, overrides=others)
+        load_fn = lambda: restored(arguments, trainer)[1]
+        served = served_run(trainer, load_fn, name=flags.model_name or arguments.name)
     return served, engine_config(detect_hardware(), served, engine)

@@ -3,7 +3,7 @@
 `DisaggregatedEngine` is an engine over workers of two roles. `LocalPrefillWorker` and `LocalDecodeWorker` make workers of
 engines; `WorkerServer` lends one to other processes, where `RemotePrefillWorker` or `RemoteDecodeWorker` stands for it. A
 `HandOver` goes from one to the other through a `PageChannel` within a process, or from a `PageSender` to a `PageReceiver`.
-`fused_manifests` and `disaggregated_manifests` write all of this down for Kubernetes.
+`run_worker` and `run_router` are the processes of the command line. `fused_manifests` and `disaggregated_manifests` write all of this down for Kubernetes.
 """
 
 from trellax.inference.disaggregation.channel import PageChannel
@@ -22,6 +22,7 @@ from trellax.inference.disaggregation.errors import (
     WorkerError,
 )
 from trellax.inference.disaggregation.handover import HandOver, flat_arrays, nested_arrays
+from trellax.inference.disaggregation.layout import StateLayout
 from trellax.inference.disaggregation.local_decode import LocalDecodeWorker
 from trellax.inference.disaggregation.local_prefill import LocalPrefillWorker
 from trellax.inference.disaggregation.manifests import (
@@ -31,9 +32,11 @@ from trellax.inference.disaggregation.manifests import (
     to_text,
 )
 from trellax.inference.disaggregation.pods import Accelerator, Serving
+from trellax.inference.disaggregation.process import WorkerSettings, run_worker
 from trellax.inference.disaggregation.receiver import PageReceiver
 from trellax.inference.disaggregation.remote import RemoteDecodeWorker, RemotePrefillWorker
 from trellax.inference.disaggregation.role import EngineRole
+from trellax.inference.disaggregation.router import run_router
 from trellax.inference.disaggregation.sender import PageSender
 from trellax.inference.disaggregation.worker_server import WorkerServer
 from trellax.inference.disaggregation.workers import (
@@ -74,16 +77,20 @@ __all__ = [
     "Role",
     "Sender",
     "Serving",
+    "StateLayout",
     "TransportError",
     "UnreachableError",
     "WorkerError",
     "WorkerServer",
+    "WorkerSettings",
     "disaggregated_manifests",
     "flat_arrays",
     "follow",
     "from_json",
     "fused_manifests",
     "nested_arrays",
+    "run_router",
+    "run_worker",
     "to_json",
     "to_text",
 ]

@@ -1,6 +1,6 @@
 """`follow`: keeps a role's workers up to date as the role is scaled.
 
-    following = asyncio.create_task(follow("prefill.svc:8470", make_fn=make_worker, set_fn=engine.set_prefill_workers))
+    following = asyncio.create_task(follow(["prefill.svc:8470"], make_fn=make_worker, set_fn=engine.set_prefill_workers))
 
 A headless service of Kubernetes has one address for each pod that is ready, so its name tells which workers there are.
 """
@@ -18,27 +18,29 @@ W = TypeVar("W")
 
 
 async def follow(
-    address: str,
+    addresses: Sequence[str],
     *,
     make_fn: Callable[[str], W],
     set_fn: Callable[[Sequence[W]], None],
     every_s: float = 5.0,
 ) -> None:
-    """Looks a name up again and again, until it is cancelled.
+    """Looks names up again and again, until it is cancelled.
 
     Args:
-        address: "host:port" whose host has an address for each worker. While the name is unknown, or the look-up fails, the
-            workers stay as they are: a name server that is away must not empty the role.
+        addresses: "host:port" each, whose host has an address for each worker. While a name is unknown, or the look-up fails,
+            its workers stay as they are: a name server that is away must not empty the role.
         make_fn: makes the worker of an address, once.
         set_fn: is given all workers whenever they change.
         every_s: seconds between look-ups.
     """
-    host, port = parse_address(address)
+    found: dict[str, set[str]] = {}
     workers: dict[str, W] = {}
     while True:
-        found = await _look_up(host, port)
-        if found and found != workers.keys():
-            workers = {name: workers.get(name) or make_fn(name) for name in sorted(found)}
+        for address in addresses:
+            found[address] = await _look_up(*parse_address(address)) or found.get(address, set())
+        names = set().union(*found.values())
+        if names != workers.keys():
+            workers = {name: workers.get(name) or make_fn(name) for name in sorted(names)}
             set_fn(list(workers.values()))
         await asyncio.sleep(every_s)
 

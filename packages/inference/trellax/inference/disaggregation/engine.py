@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import logging
 import random
 import time
 from collections.abc import AsyncGenerator, Callable, Generator, Sequence
@@ -24,6 +25,7 @@ from trellax.inference.disaggregation.pool import WorkerPool
 from trellax.inference.disaggregation.run import Run
 from trellax.inference.disaggregation.streams import ended_task, merged, next_before
 from trellax.inference.disaggregation.workers import DecodeWorker, PrefillWorker
+from trellax.inference.engine import EngineStats
 from trellax.inference.histogram import QUEUE_S, Histogram
 from trellax.inference.requests import Output, QueueFullError, Request
 from trellax.inference.server import ModelCard
@@ -33,24 +35,14 @@ _UNAVAILABLE = "The request could not be finished; try again later."
 
 
 @dataclasses.dataclass(frozen=True)
-class DisaggregatedStats:
-    """An `EngineStats` over all workers; steps are counted where they are computed.
+class DisaggregatedStats(EngineStats):
+    """Stats over all workers; steps are counted where they are computed.
 
     Attributes:
         num_retries: requests that began again because a worker had failed.
         num_failures: of each worker.
     """
 
-    num_running: int
-    num_waiting: int
-    page_usage: float
-    prefix_cache_queries: int
-    prefix_cache_hits: int
-    num_preemptions: int
-    num_compiles: int
-    queue_time_s: Histogram
-    prefill_time_s: Histogram
-    step_tokens: Histogram
     num_retries: int
     num_failures: dict[str, int]
 
@@ -177,7 +169,10 @@ class DisaggregatedEngine:
                 except (TransportError, WorkerError):
                     run.num_attempts += 1
                     self._num_retries += 1
-            yield Output(request.id, finish_reason="error", error=_UNAVAILABLE)
+            if run.is_unreached:  # Nothing is wrong with it: it may come again.
+                yield Output(request.id, finish_reason="abort")
+            else:
+                yield Output(request.id, finish_reason="error", error=_UNAVAILABLE)
         finally:
             self._num_active -= 1
 
@@ -269,4 +264,5 @@ class DisaggregatedEngine:
                 prefill=None if prefill is None else prefill.name,
                 decode=None if decode is None else decode.name,
             )
+            logging.getLogger(__name__).warning("A worker rests: %s", error)
             raise

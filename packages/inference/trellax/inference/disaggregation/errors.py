@@ -12,7 +12,7 @@ class WorkerError(RuntimeError):
 
 
 class UnreachableError(WorkerError):
-    """A worker did not answer, so it has not begun: the request cannot be what it failed for."""
+    """A worker did not answer, or takes nothing new: it has not begun, so the request cannot be what it failed for."""
 
 
 class NoRoomError(Exception):

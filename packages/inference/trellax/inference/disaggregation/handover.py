@@ -53,7 +53,7 @@ class HandOver:
     def num_bytes(self) -> int:
         """Of the arrays, and about as many as the rest takes up."""
         num_array_bytes = sum(array.nbytes for array in self.arrays.values())
-        return num_array_bytes + _bookkeeping_bytes(self.request, self.token_ids)
+        return num_array_bytes + bookkeeping_bytes(self.request, self.token_ids)
 
 
 def flat_arrays(tree: Mapping[str, Any]) -> dict[str, np.ndarray]:
@@ -126,7 +126,7 @@ class Description:
         """As of the hand-over."""
         # Plain integers: the product of a hostile peer's dims overflows numpy's.
         num_array_bytes = sum(math.prod(s) * dtype.itemsize for dtype, s in self.arrays.values())
-        return num_array_bytes + _bookkeeping_bytes(self.request, self.token_ids)
+        return num_array_bytes + bookkeeping_bytes(self.request, self.token_ids)
 
     def allocate(self) -> HandOver:
         """Returns the hand-over with arrays that are yet to be filled."""
@@ -158,7 +158,8 @@ def _array(item: Any) -> tuple[str, tuple[np.dtype, tuple[int, ...]]]:
     return name, (_DTYPES[dtype], tuple(shape))
 
 
-def _bookkeeping_bytes(request: Request, token_ids: tuple[int, ...]) -> int:
+def bookkeeping_bytes(request: Request, token_ids: tuple[int, ...]) -> int:
+    """Returns about what a hand-over takes besides its arrays."""
     # 36 bytes a Python integer in a tuple. Without it, hand-overs with no arrays would be free and could pile up.
     return 2048 + 36 * (len(request.prompt_ids) + len(token_ids))
 

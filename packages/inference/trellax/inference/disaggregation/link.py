@@ -47,7 +47,7 @@ class Link:
             async with asyncio.timeout(timeout):
                 return cls(*await asyncio.open_connection(*parse_address(address)))
         except (OSError, TimeoutError) as error:
-            raise ConnectionLostError(f"{address}: no worker answers: {error}.") from error
+            raise ConnectionLostError(f"no worker answers: {error}.") from error
 
     async def take_steps(self, steps: Steps[T], *, timeout: float) -> T:
         """Runs a handshake; each answer has `timeout` seconds. From then on frames may be large.

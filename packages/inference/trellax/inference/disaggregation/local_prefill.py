@@ -1,16 +1,17 @@
 """`LocalPrefillWorker`: a prefill engine of this process as a worker.
 
-worker = LocalPrefillWorker(engine, name="prefill-0", max_running=8, connect_fn=connect)
+worker = LocalPrefillWorker(engine, name="prefill-0", max_running=8, room_bytes=4 << 30, connect_fn=connect)
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 
-from trellax.inference.disaggregation.delivery import Sender
+from trellax.inference.disaggregation.delivery import Claim, Room, Sender
 from trellax.inference.disaggregation.errors import TransportError, WorkerError
 from trellax.inference.disaggregation.handover import HandOver
 from trellax.inference.disaggregation.workers import Gauges, PrefillEngine
@@ -20,7 +21,9 @@ from trellax.inference.requests import Output, Request
 class LocalPrefillWorker:
     """Prefills `max_running` requests at once: each holds its place until a decode worker has its pages.
 
-    So prefilling goes as fast as decode workers take sequences up, and what waits for them is bounded.
+    An engine frees pages once they are copied to the host, so the host's memory is what may run out. A request therefore
+    claims the bytes of its hand-over before it is prefilled, in order of arrival, and gives them back when it is accepted.
+    So prefilling goes as fast as decode workers take sequences up, and what waits for them is bounded in number and in bytes.
     """
 
     def __init__(
@@ -29,6 +32,7 @@ class LocalPrefillWorker:
         *,
         name: str,
         max_running: int,
+        room_bytes: int,
         connect_fn: Callable[[str], Sender],
         handover_timeout: float = 300.0,
     ):
@@ -37,6 +41,7 @@ class LocalPrefillWorker:
             engine: computes.
             name: of the worker.
             max_running: requests between their start and the acceptance of their pages.
+            room_bytes: of host memory that hand-overs may take, made or yet to be made, until they are accepted.
             connect_fn: makes a sender to a target; is called again once that is closed. It may block.
             handover_timeout: seconds that a decode worker may take until it accepts pages.
         """
@@ -46,6 +51,7 @@ class LocalPrefillWorker:
         self._connect_fn = connect_fn
         self._handover_timeout = handover_timeout
         self._places = asyncio.Semaphore(max_running)
+        self._room = Room(room_bytes)
         # Connecting blocks, and so does sending into a full queue: not on the event loop.
         self._threads = ThreadPoolExecutor(max_running, thread_name_prefix=f"hand-over-{name}")
         self._senders: dict[str, Sender] = {}
@@ -56,7 +62,8 @@ class LocalPrefillWorker:
         self, request: Request, *, earlier_ids: tuple[int, ...], target: str
     ) -> AsyncGenerator[Output, None]:
         """As `PrefillWorker.prefill`."""
-        async with self._places:
+        num_bytes = self._engine.handover_bytes(request, earlier_ids=earlier_ids)
+        async with self._places, self._claimed(num_bytes):
             prefilled = await self._engine.prefill(request, earlier_ids=earlier_ids)
             try:
                 yield prefilled.output
@@ -75,6 +82,23 @@ class LocalPrefillWorker:
         for sender in self._senders.values():
             await asyncio.to_thread(sender.close, timeout=0.0)
         self._threads.shutdown(wait=False, cancel_futures=True)
+
+    @contextlib.asynccontextmanager
+    async def _claimed(self, num_bytes: int) -> AsyncGenerator[None, None]:
+        """Waits for so many bytes of room and holds them."""
+        if num_bytes > self._room.capacity_bytes:
+            raise WorkerError(
+                f"The hand-over takes {num_bytes} bytes and {self.name} has room for {self._room.capacity_bytes} in all; "
+                f"give it larger room_bytes."
+            )
+        has_room = asyncio.Event()
+        claim = Claim(num_bytes, has_room.set)
+        self._room.ask(claim)
+        try:
+            await has_room.wait()
+            yield
+        finally:
+            self._room.give_up(claim)
 
     async def _hand_over(self, handover: HandOver, target: str) -> None:
         loop = asyncio.get_running_loop()

@@ -3,9 +3,9 @@
     objects = disaggregated_manifests(serving, prefill=Role(4, accelerator), decode=Role(8, accelerator), num_routers=2)
     Path("serving.json").write_text(to_text(objects))        # kubectl apply -f serving.json
 
-A *group* is the pods of one mesh: a leader, which talks to clients or routers, and a pod for each further host. Groups are
-made by LeaderWorkerSet; roles that are rolled out together, and scaled each on its own, by DisaggregatedSet. Both are
-operators of https://lws.sigs.k8s.io, which a cluster must have.
+A *group* is the pods of one engine, which is one pod: an engine's mesh is of one host. Groups are made by LeaderWorkerSet;
+roles that are rolled out together, and scaled each on its own, by DisaggregatedSet. Both are operators of
+https://lws.sigs.k8s.io, which a cluster must have. Containers run `trellax serve`, whose flags these are.
 """
 
 from __future__ import annotations
@@ -17,17 +17,24 @@ from collections.abc import Mapping, Sequence
 from trellax.inference.disaggregation.pods import (
     CONTROL_PORT,
     HTTP_PORT,
-    MESH_PORT,
     PAGE_PORT,
     Accelerator,
     Manifest,
+    Secret,
     Serving,
     pod_template,
 )
 
 _LABEL = "trellax.dev"
-_FLAGS = {"http": "--port", "control": "--control-port", "pages": "--page-port"}
+_FLAGS = {"http": "--port", "control": "--control_port", "pages": "--page_port"}
 """Of `trellax serve`, for each port."""
+_SECRETS: dict[str, tuple[Secret, ...]] = {
+    "engine": ("api-keys",),
+    "prefill": ("transport-secret",),
+    "decode": ("transport-secret",),
+    "router": ("api-keys", "transport-secret"),
+}
+"""That each role reads: clients talk to engines and routers, routers and workers to each other."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,21 +44,17 @@ class Role:
     Attributes:
         num_groups: how many there are; None leaves it to an autoscaler, of the LeaderWorkerSet or of the scaler object
             that a DisaggregatedSet then makes for the role.
-        accelerator: of each host; None for groups that compute nothing.
-        num_hosts: of each group, for meshes that are larger than one host.
+        accelerator: of each; None for groups that compute nothing.
         arguments: further ones of `trellax serve`, such as the mesh of this role.
     """
 
     num_groups: int | None
     accelerator: Accelerator | None
-    num_hosts: int = 1
     arguments: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        for name in ("num_groups", "num_hosts"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name}={value} must be at least 1.")
+        if self.num_groups is not None and self.num_groups < 1:
+            raise ValueError(f"num_groups={self.num_groups} must be at least 1.")
 
 
 def fused_manifests(serving: Serving, role: Role) -> list[Manifest]:
@@ -62,10 +65,7 @@ def fused_manifests(serving: Serving, role: Role) -> list[Manifest]:
         {
             "apiVersion": "leaderworkerset.x-k8s.io/v1",
             "kind": "LeaderWorkerSet",
-            "metadata": {
-                **serving.metadata(serving.name, labels),
-                "annotations": _placement(role),
-            },
+            "metadata": serving.metadata(serving.name, labels),
             "spec": _groups(serving, "engine", role, {"http": HTTP_PORT}, ()),
         },
     ]
@@ -77,7 +77,7 @@ def disaggregated_manifests(
     """Returns a Service for clients, one for the workers of each role, and a DisaggregatedSet of three roles.
 
     Routers speak HTTP and compute nothing. They find workers through the headless services, whose names have an address
-    for each leader that is ready.
+    for each worker that is ready.
 
     Args:
         serving: what is served.
@@ -120,7 +120,7 @@ def _role(serving: Serving, name: str, role: Role, ports: Mapping[str, int]) -> 
     return {
         "name": name,
         "scaling": {"mode": "External" if role.num_groups is None else "Static"},
-        "metadata": {"labels": _labels(serving, name), "annotations": _placement(role)},
+        "metadata": {"labels": _labels(serving, name)},
         "spec": _groups(serving, name, role, ports, (f"--role={name}",)),
     }
 
@@ -133,58 +133,24 @@ def _groups(
     arguments: tuple[str, ...],
 ) -> Manifest:
     """Returns the spec of a LeaderWorkerSet."""
-    arguments = (*arguments, *role.arguments, *_mesh(role))
-    labels = _labels(serving, name)
-
-    def template(position: str, ports: Mapping[str, int]) -> Manifest:
-        return pod_template(
-            serving,
-            labels={**labels, f"{_LABEL}/position": position},
-            arguments=arguments,
-            accelerator=role.accelerator,
-            ports=ports,
-        )
-
-    listening = [f"{_FLAGS[port]}={number}" for port, number in ports.items()]
-    leader = template("leader", ports)
-    leader["spec"]["containers"][0]["args"] += ["--host=0.0.0.0", *listening]
-    groups: Manifest = {
-        "leaderWorkerTemplate": {
-            "size": role.num_hosts,
-            # A mesh that has lost a host computes nothing; all its processes begin again together.
-            "restartPolicy": "RecreateGroupOnPodRestart",
-            "leaderTemplate": leader,
-            "workerTemplate": template("worker", {}),
-        },
-        # The leader waits for its workers before it is ready.
-        "startupPolicy": "LeaderCreated",
-    }
+    listening = (f"{_FLAGS[port]}={number}" for port, number in ports.items())
+    pod = pod_template(
+        serving,
+        labels=_labels(serving, name),
+        arguments=(*arguments, *role.arguments, "--host=0.0.0.0", *listening),
+        accelerator=role.accelerator,
+        ports=ports,
+        secrets=_SECRETS[name],
+    )
+    groups: Manifest = {"leaderWorkerTemplate": {"size": 1, "workerTemplate": pod}}
     if role.num_groups is not None:
         groups["replicas"] = role.num_groups
     return groups
 
 
-def _mesh(role: Role) -> tuple[str, ...]:
-    if role.num_hosts == 1:
-        return ()
-    # LeaderWorkerSet sets these variables in each container; Kubernetes puts them into arguments.
-    return (
-        f"--mesh-coordinator=$(LWS_LEADER_ADDRESS):{MESH_PORT}",
-        "--mesh-processes=$(LWS_GROUP_SIZE)",
-        "--mesh-process=$(LWS_WORKER_INDEX)",
-    )
-
-
-def _placement(role: Role) -> dict[str, str]:
-    accelerator = role.accelerator
-    if accelerator is None or accelerator.group_label is None or role.num_hosts == 1:
-        return {}
-    return {"leaderworkerset.sigs.k8s.io/exclusive-topology": accelerator.group_label}
-
-
 def _finding_workers(serving: Serving) -> tuple[str, ...]:
     return tuple(
-        f"--{name}-workers={serving.name}-{name}:{CONTROL_PORT}" for name in ("prefill", "decode")
+        f"--{name}_workers={serving.name}-{name}:{CONTROL_PORT}" for name in ("prefill", "decode")
     )
 
 
@@ -197,7 +163,7 @@ def _service(
 ) -> Manifest:
     labels = _labels(serving, role)
     spec: Manifest = {
-        "selector": {**labels, f"{_LABEL}/position": "leader"},
+        "selector": labels,
         "ports": [
             {"name": port, "port": number, "targetPort": port} for port, number in ports.items()
         ],

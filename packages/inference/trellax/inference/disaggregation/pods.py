@@ -1,7 +1,7 @@
 """Pods of Kubernetes that serve: `Serving` says what, `Accelerator` on what, `pod_template` writes it down.
 
-    serving = Serving("chat", image="registry/trellax:1", experiment="llama3_8b", weights="gs://bucket/llama3")
-    template = pod_template(serving, labels={...}, accelerator=Accelerator.tpu("tpu-v6e-slice", "2x4", chips=4))
+    serving = Serving("chat", image="registry/trellax:1", experiment="llama3_8b", weights_claim="llama3-8b")
+    template = pod_template(serving, labels={...}, accelerator=Accelerator.tpu("tpu-v6e-slice", "2x2", chips=4), ...)
 
 Manifests are plain dicts of JSON values.
 """
@@ -10,18 +10,17 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Collection, Mapping
+from typing import Any, Literal
 
 Manifest = dict[str, Any]
+Secret = Literal["api-keys", "transport-secret"]
 
 HTTP_PORT = 8000
 CONTROL_PORT = 8470
 """Where a worker listens for routers."""
 PAGE_PORT = 8471
 """Where a decode worker takes pages."""
-MESH_PORT = 8476
-"""Where the first host of a mesh waits for the others."""
 
 _SECRET_FOLDER = "/etc/trellax/secret"
 _KEYS_FOLDER = "/etc/trellax/api-keys"
@@ -31,33 +30,30 @@ _CACHE_FOLDER = "/var/cache/trellax"
 
 @dataclasses.dataclass(frozen=True)
 class Accelerator:
-    """What one host of a mesh has; `tpu` and `gpu` make the usual ones.
+    """What the host of an engine has; `tpu` and `gpu` make the usual ones.
 
     Attributes:
         resource: the name under which the cluster counts them.
-        count: of each host.
+        count: of the host.
         node_selector: labels of the nodes that have them.
-        group_label: of nodes; hosts of one mesh share its value with each other and with no other mesh. None: they may
-            be anywhere.
     """
 
     resource: str
     count: int
     node_selector: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    group_label: str | None = None
 
     @classmethod
     def tpu(cls, accelerator: str, topology: str, *, chips: int) -> Accelerator:
-        """TPUs of Google's Kubernetes: accelerator "tpu-v6e-slice", topology "2x4", `chips` in each host."""
+        """TPUs of Google's Kubernetes: accelerator "tpu-v6e-slice", topology "2x2" of one host, `chips` in it."""
         selector = {
             "cloud.google.com/gke-tpu-accelerator": accelerator,
             "cloud.google.com/gke-tpu-topology": topology,
         }
-        return cls("google.com/tpu", chips, selector, "cloud.google.com/gke-nodepool")
+        return cls("google.com/tpu", chips, selector)
 
     @classmethod
     def gpu(cls, count: int, *, node_selector: Mapping[str, str] | None = None) -> Accelerator:
-        """`count` NVIDIA GPUs in each host."""
+        """`count` NVIDIA GPUs in the host."""
         return cls("nvidia.com/gpu", count, dict(node_selector or {}))
 
 
@@ -69,7 +65,7 @@ class Serving:
         name: of the service and of all that belongs to it.
         image: of the containers; has `trellax` on its path.
         experiment: what `trellax serve` is called with.
-        weights: what `--weights` is given; "" where `weights_claim` has them.
+        weights: a path within the image; "" where `weights_claim` has them.
         weights_claim: a PersistentVolumeClaim with the weights, readable by all pods.
         namespace: of everything; None for the current one.
         arguments: further ones of `trellax serve`, for every role.
@@ -117,6 +113,7 @@ def pod_template(
     arguments: tuple[str, ...],
     accelerator: Accelerator | None,
     ports: Mapping[str, int],
+    secrets: Collection[Secret],
 ) -> Manifest:
     """Returns the template of a pod.
 
@@ -125,14 +122,15 @@ def pod_template(
         labels: of the pod.
         arguments: of `trellax serve`, besides those that all pods have.
         accelerator: what it needs; None for a pod that computes nothing.
-        ports: that are listened at, by name; with one called "http" the pod is probed there.
+        ports: that are listened at, by name; it is probed at "http".
+        secrets: those that it reads, where the serving has them.
     """
-    mounts, volumes = _volumes(serving)
+    mounts, volumes = _volumes(serving, secrets)
     container = {
         "name": "trellax",
         "image": serving.image,
         "command": ["trellax", "serve", serving.experiment],
-        "args": [*_arguments(serving), *arguments],
+        "args": [*_arguments(serving, secrets), *arguments],
         "env": [{"name": "TRELLAX_CACHE_DIR", "value": _CACHE_FOLDER}],
         "ports": [{"name": name, "containerPort": port} for name, port in ports.items()],
         "resources": _resources(serving, accelerator),
@@ -140,7 +138,7 @@ def pod_template(
         "securityContext": {"allowPrivilegeEscalation": False},
         # The server drains at SIGTERM; until then it serves whoever has not heard yet.
         "lifecycle": {"preStop": {"sleep": {"seconds": serving.drain_notice_s}}},
-        **(_probes(serving) if "http" in ports else {}),
+        **_probes(serving),
     }
     spec: Manifest = {
         "containers": [container],
@@ -154,17 +152,17 @@ def pod_template(
     return {"metadata": {"labels": dict(labels)}, "spec": spec}
 
 
-def _arguments(serving: Serving) -> list[str]:
+def _arguments(serving: Serving, secrets: Collection[Secret]) -> list[str]:
     # Routers read the tokenizer that lies beside the weights.
     arguments = [
         f"--weights={serving.weights or _WEIGHTS_FOLDER}",
-        f"--drain-grace={serving.drain_grace_s}",
+        f"--drain_grace={serving.drain_grace_s}",
         *serving.arguments,
     ]
-    if serving.api_keys_secret is not None:
-        arguments.append(f"--api-keys={_KEYS_FOLDER}/keys")
-    if serving.transport_secret is not None:
-        arguments.append(f"--transport-secret={_SECRET_FOLDER}/key")
+    if "api-keys" in secrets and serving.api_keys_secret is not None:
+        arguments.append(f"--api_key_file={_KEYS_FOLDER}/keys")
+    if "transport-secret" in secrets and serving.transport_secret is not None:
+        arguments.append(f"--transport_secret_file={_SECRET_FOLDER}/key")
     return arguments
 
 
@@ -197,7 +195,9 @@ def _probes(serving: Serving) -> Manifest:
     }
 
 
-def _volumes(serving: Serving) -> tuple[list[Manifest], list[Manifest]]:
+def _volumes(
+    serving: Serving, secrets: Collection[Secret]
+) -> tuple[list[Manifest], list[Manifest]]:
     """Returns mounts and volumes."""
     sources: list[tuple[str, str, bool, Manifest]] = [
         ("cache", _CACHE_FOLDER, False, {"emptyDir": {}})
@@ -206,7 +206,7 @@ def _volumes(serving: Serving) -> tuple[list[Manifest], list[Manifest]]:
         ("api-keys", _KEYS_FOLDER, serving.api_keys_secret),
         ("transport-secret", _SECRET_FOLDER, serving.transport_secret),
     ):
-        if secret is not None:
+        if name in secrets and secret is not None:
             sources.append((name, folder, True, {"secret": {"secretName": secret}}))
     if serving.weights_claim is not None:
         claim = {"claimName": serving.weights_claim, "readOnly": True}

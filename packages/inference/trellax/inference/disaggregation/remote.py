@@ -26,6 +26,7 @@ from trellax.inference.disaggregation.wire import Frame
 from trellax.inference.disaggregation.workers import Gauges
 from trellax.inference.requests import Output, Request, RequestError
 
+_ERRORS = {"transport": TransportError, "unreachable": UnreachableError}
 _LOST: Frame = {"kind": "error", "error": "worker", "message": "the connection was lost"}
 
 
@@ -151,7 +152,7 @@ class _RemoteWorker:
         message = str(frame.get("message"))
         if frame.get("error") == "request":
             return RequestError(message, param=frame.get("param"))
-        kind = TransportError if frame.get("error") == "transport" else WorkerError
+        kind = _ERRORS.get(str(frame.get("error")), WorkerError)
         return kind(f"{self.name}: {message}")
 
 

@@ -21,6 +21,7 @@ class Run:
         num_failures: those of them that count: the request may be what makes workers fail.
         failed_prefill: names of workers that have failed this request.
         failed_decode: names of workers that have failed this request.
+        is_unreached: whether no worker has begun with it.
     """
 
     request: Request
@@ -29,6 +30,7 @@ class Run:
     num_failures: int = 0
     failed_prefill: set[str] = dataclasses.field(default_factory=set)
     failed_decode: set[str] = dataclasses.field(default_factory=set)
+    is_unreached: bool = True
 
     def next_request(self) -> Request:
         """Returns the request for the next attempt. Each has an id of its own: the last may not have ended everywhere."""
@@ -39,7 +41,9 @@ class Run:
     def fail(self, error: Exception, *, prefill: str | None, decode: str | None) -> None:
         """Notes that workers have failed it. To have met one that does not answer counts from the second time on."""
         is_met = prefill in self.failed_prefill or decode in self.failed_decode
-        if is_met or not isinstance(error, UnreachableError):
+        is_unreachable = isinstance(error, UnreachableError)
+        self.is_unreached &= is_unreachable
+        if is_met or not is_unreachable:
             self.num_failures += 1
         if prefill is not None:
             self.failed_prefill.add(prefill)

@@ -10,6 +10,8 @@ After the handshake of `handshake`, whose welcome has the worker's `max_running`
                                                   ←     piece {call, output}, any number
                                                   ←     end {call} or error {call, error, message, param}
                                                   ←     gauges {…}, every second
+
+A server that drains ends each new call with an error, "unreachable", and goes on with those it has.
 """
 
 from __future__ import annotations
@@ -17,12 +19,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
 from trellax.inference.disaggregation.addresses import format_address, parse_address
 from trellax.inference.disaggregation.codec import from_json, to_json
-from trellax.inference.disaggregation.errors import ProtocolError, TransportError, WorkerError
+from trellax.inference.disaggregation.errors import (
+    ProtocolError,
+    TransportError,
+    UnreachableError,
+    WorkerError,
+)
 from trellax.inference.disaggregation.handshake import Identity, admit
 from trellax.inference.disaggregation.link import Link
 from trellax.inference.disaggregation.wire import Frame
@@ -44,6 +51,8 @@ class WorkerServer:
         self._worker = worker
         self._identity = identity
         self._connections: dict[Link, asyncio.Task[None]] = {}
+        self._calls: set[_Calls] = set()
+        self._is_draining = False
         self._server: asyncio.Server
         self.address = ""
 
@@ -73,6 +82,15 @@ class WorkerServer:
         server.address = format_address(*server._server.sockets[0].getsockname()[:2])
         return server
 
+    @property
+    def num_running(self) -> int:
+        """Calls of all routers."""
+        return sum(calls.num_running for calls in self._calls)
+
+    def drain(self) -> None:
+        """Takes no new calls; what runs goes on."""
+        self._is_draining = True
+
     async def close(self) -> None:
         """Hangs up on all routers; what runs for them is aborted."""
         self._server.close()
@@ -90,10 +108,18 @@ class WorkerServer:
             with contextlib.suppress(TransportError):
                 steps = admit(self._identity, welcome=await self._welcome())
                 await link.take_steps(steps, timeout=_HANDSHAKE_S)
-                await _Calls(self._worker, link).serve()
+                await self._serve_calls(link)
         finally:
             del self._connections[link]
             await link.close()
+
+    async def _serve_calls(self, link: Link) -> None:
+        calls = _Calls(self._worker, link, lambda: self._is_draining)
+        self._calls.add(calls)
+        try:
+            await calls.serve()
+        finally:
+            self._calls.discard(calls)
 
     async def _welcome(self) -> Frame:
         welcome: Frame = {"max_running": self._worker.max_running, "page_port": None}
@@ -105,10 +131,15 @@ class WorkerServer:
 class _Calls:
     """What one router has running."""
 
-    def __init__(self, worker: Any, link: Link):
+    def __init__(self, worker: Any, link: Link, is_draining_fn: Callable[[], bool]):
         self._worker = worker
         self._link = link
+        self._is_draining_fn = is_draining_fn
         self._tasks: dict[int, asyncio.Task[None]] = {}
+
+    @property
+    def num_running(self) -> int:
+        return len(self._tasks)
 
     async def serve(self) -> None:
         """Does what the router asks for until it hangs up, then aborts what is left."""
@@ -144,12 +175,16 @@ class _Calls:
                 await self._link.write("end", call=call)
             except RequestError as error:
                 await self._fail(call, "request", str(error), param=error.param)
+            except UnreachableError as error:
+                await self._fail(call, "unreachable", str(error))
             except TransportError as error:
                 await self._fail(call, "transport", str(error))
             except Exception as error:  # The engine's, whatever it is: the router tries elsewhere.
                 await self._fail(call, "worker", f"{type(error).__name__}: {error}")
 
     def _pieces(self, frame: Frame) -> AsyncGenerator[Output, None]:
+        if self._is_draining_fn():
+            raise UnreachableError("it ends and takes nothing new")
         match frame:
             case {
                 "kind": "prefill",

@@ -58,6 +58,10 @@ class PrefillEngine(Protocol):
         """
         ...
 
+    def handover_bytes(self, request: Request, *, earlier_ids: tuple[int, ...]) -> int:
+        """Returns what the hand-over of a request takes in host memory, at most."""
+        ...
+
     def release(self, request_id: str) -> None:
         """Frees the pages of a sequence whose hand-over is over, well or badly."""
         ...

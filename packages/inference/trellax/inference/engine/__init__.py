@@ -5,11 +5,13 @@ from trellax.inference.engine.config import EngineConfig
 from trellax.inference.engine.core import EngineCore, HandedOver
 from trellax.inference.engine.engine import Engine, ModelCard
 from trellax.inference.engine.speculation import NgramSpeculation, Speculation
+from trellax.inference.engine.stats import EngineStats
 
 __all__ = [
     "Engine",
     "EngineConfig",
     "EngineCore",
+    "EngineStats",
     "HandedOver",
     "ModelCard",
     "NgramSpeculation",
