@@ -32,6 +32,9 @@ FORMATS = ("float32", "bfloat16", "int8", "int4", "int8_dynamic")
 LANES = 16
 CODES_A_WORD = 8
 BYTES_A_WORD = 4
+GROUP_SIZES = {"int8": (128, 64, 32), "int4": (32,), "int8_dynamic": (256, 192, 128, 96, 64, 32)}
+"""Inputs that share a scale: the first that divides D. Scaling sums of integers costs as much as four inputs of a group."""
+
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,7 +76,7 @@ def make_spec(
 def _group_size(format: FormatName, D: int, group_size: int | None) -> int:
     multiple = {"int4": CODES_A_WORD, "int8_dynamic": BYTES_A_WORD}.get(format, 1)
     if group_size is None:
-        common = (32,) if format == "int4" else (128, 64, 32)
+        common = GROUP_SIZES[format]
         group_size = next((size for size in common if D % size == 0), D)
     if group_size < 1 or D % group_size or group_size % multiple:
         of = f"a multiple of {multiple} that divides" if multiple > 1 else "a divisor of"

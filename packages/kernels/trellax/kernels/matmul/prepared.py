@@ -102,8 +102,8 @@ def prepare(
         format: "float32"; "bfloat16", rounded to nearest; "int8" or "int4", symmetric, one float32 scale for each output and
             group of inputs; "int8_dynamic", which rounds the rows that are multiplied as well.
         axes: the order of the weight's last two axes.
-        group_size: inputs that share a scale, which must divide D; None for the largest of 128, 64, 32 that does (32 for int4),
-            or else for all. For int4 it is a multiple of 8, for int8_dynamic of 4.
+        group_size: inputs that share a scale, which must divide D; None for the first of `formats.GROUP_SIZES` that does, or
+            else for all. For int4 it is a multiple of 8, for int8_dynamic of 4.
         layout: "panels" for the native kernels of CPUs, "plain" for everything else; None for what suits the platform.
 
     Raises:

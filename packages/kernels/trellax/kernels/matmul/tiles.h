@@ -334,13 +334,11 @@ TRELLAX_INLINE void AddIntegers(Sums<R, N>& sums, const Problem<uint32_t>& p, co
 
 template <typename X>
 TRELLAX_INLINE void StoreLanes(const Problem<X>& p, int64_t row, int64_t panel, Floats sums) {
-  const int64_t column = panel * kLanes;
-  const int64_t count = std::min<int64_t>(kLanes, p.F - column);
+  const int64_t place = row * p.F + panel * kLanes, left = p.F - panel * kLanes;
   if (p.out_is_bfloat16) {
-    const Halves halves = ToBfloat16(sums);
-    std::memcpy(static_cast<uint16_t*>(p.out) + row * p.F + column, &halves, count * sizeof(uint16_t));
+    StoreSome(static_cast<uint16_t*>(p.out) + place, sums, left);
   } else {
-    std::memcpy(static_cast<float*>(p.out) + row * p.F + column, &sums, count * sizeof(float));
+    StoreSome(static_cast<float*>(p.out) + place, sums, left);
   }
 }
 

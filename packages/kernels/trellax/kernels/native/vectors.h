@@ -73,14 +73,6 @@ TRELLAX_INLINE Floats ToFloats(Ints x) {
 #endif
 }
 
-// The first `left` numbers, and zeros, if there are fewer than sixteen.
-TRELLAX_INLINE Floats LoadSome(const float* from, int64_t left) {
-  if (left >= kLanes) return Load(from);
-  Floats v = Zero();
-  std::memcpy(&v, from, left * sizeof(float));
-  return v;
-}
-
 // To the nearest, ties to even; for numbers of less than 2^22.
 TRELLAX_INLINE Ints RoundToInts(Floats x) {
 #ifdef __AVX512F__
@@ -135,6 +127,36 @@ TRELLAX_INLINE Halves ToBfloat16(Floats x) {
 #else
   return __builtin_convertvector(halves, Halves);
 #endif
+}
+
+// The first `left` numbers, and zeros, if there are fewer than sixteen.
+TRELLAX_INLINE Floats LoadSome(const float* from, int64_t left) {
+  if (left >= kLanes) return Load(from);
+  Floats v = Zero();
+  std::memcpy(&v, from, left * sizeof(float));
+  return v;
+}
+
+TRELLAX_INLINE Floats LoadSome(const uint16_t* from, int64_t left) {
+  if (left >= kLanes) return LoadBfloat16(from);
+  uint16_t halves[kLanes] = {};
+  std::memcpy(halves, from, left * sizeof(uint16_t));
+  return LoadBfloat16(halves);
+}
+
+// Stores the lanes that there is room for, as they are or rounded.
+TRELLAX_INLINE void StoreSome(float* to, Floats v, int64_t left) {
+  if (left >= kLanes) return Store(to, v);
+  std::memcpy(to, &v, left * sizeof(float));
+}
+
+TRELLAX_INLINE void StoreSome(uint16_t* to, Floats v, int64_t left) {
+  const Halves halves = ToBfloat16(v);
+  if (left >= kLanes) {
+    std::memcpy(to, &halves, sizeof(halves));
+  } else {
+    std::memcpy(to, &halves, left * sizeof(uint16_t));
+  }
 }
 
 }  // namespace trellax

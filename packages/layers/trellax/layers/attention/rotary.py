@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from typing import Literal
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
@@ -138,7 +139,9 @@ class RotaryPositions(Positions):
         if self.cfg.scaling is not None:
             frequencies_R = self.cfg.scaling.instantiate().frequencies(frequencies_R)
         angles_BS1R = position_angles(positions_BS, length, frequencies_R)[:, :, None]
-        return jnp.cos(angles_BS1R), jnp.sin(angles_BS1R)
+        turn = jnp.cos(angles_BS1R), jnp.sin(angles_BS1R)
+        # Without gradients all layers may share them, so XLA is kept from computing them again wherever they are read.
+        return turn if self.is_training else jax.lax.optimization_barrier(turn)
 
     def _rotate(self, x_BSNH: Array, turn: tuple[Array, Array]) -> Array:
         dims = self.cfg.rotated_dims()

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from trellax.config import did_you_mean
+from trellax.kernels.rowwise import silu_product
 
 Activation = Callable[[jax.Array], jax.Array]
 
@@ -59,6 +60,14 @@ def activation_fn(name: str) -> Activation:
         near = did_you_mean(name, known)
         raise ValueError(f"No activation {name!r}.{near} Known: {', '.join(sorted(known))}.")
     return known[name]
+
+
+def gated_fn(name: str) -> Callable[[jax.Array, jax.Array], jax.Array]:
+    """Returns the function of (gate, up) that multiplies `up` with the activation of `gate`; errors as `activation_fn`."""
+    activation = activation_fn(name)
+    if name in ("silu", "swish"):
+        return silu_product
+    return lambda gate, up: activation(gate) * up
 
 
 def _of_jax() -> dict[str, Activation]:

@@ -15,7 +15,7 @@ from jaxtyping import Array, Float
 from trellax.config import REQUIRED, InstantiableConfig, Required
 from trellax.layers.base import BaseLayer
 from trellax.layers.dropout import Dropout
-from trellax.layers.feed_forward.activations import activation_fn
+from trellax.layers.feed_forward.activations import activation_fn, gated_fn
 from trellax.layers.feed_forward.hidden_dim import resolved_hidden_dim
 from trellax.layers.linear import Linear
 from trellax.layers.module import Module
@@ -72,6 +72,7 @@ class FeedForwardLayer(BaseLayer):
         for child in ("up", "gate", "down", "dropout"):
             self.add_child(child, getattr(cfg, child))
         self._activation = activation_fn(cfg.activation)
+        self._gated = gated_fn(cfg.activation)
 
     def forward(self, x_BSD: Float[Array, "B S D"]) -> Float[Array, "B S D"]:
         """Returns the transformed tokens, each by itself."""
@@ -84,4 +85,4 @@ class FeedForwardLayer(BaseLayer):
         if self.gate is None:
             return self._activation(up_BSF)
         gate_BSF = self.tag(self.gate(x_BSD), "ffn_gate")
-        return self._activation(gate_BSF) * up_BSF
+        return self._gated(gate_BSF, up_BSF)

@@ -8,11 +8,10 @@ Axes: D model.
 
 from __future__ import annotations
 
-import jax
-import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from trellax.config import REQUIRED, Required
+from trellax.kernels.rowwise import rms_norm
 from trellax.layers.base import BaseLayer, ConstantInitializer, ParameterSpec
 from trellax.layers.module import structural
 
@@ -38,7 +37,4 @@ class RMSNorm(BaseLayer):
 
     def forward(self, x: Float[Array, "... D"]) -> Float[Array, "... D"]:
         """Returns the normalised input, in the input's dtype."""
-        x32 = x.astype(jnp.float32)
-        mean_square = jnp.mean(jnp.square(x32), axis=-1, keepdims=True)
-        y32 = x32 * jax.lax.rsqrt(mean_square + self.cfg.eps)
-        return (y32 * self.parameters["scale"].astype(jnp.float32)).astype(x.dtype)
+        return rms_norm(x, self.parameters["scale"], eps=self.cfg.eps)
