@@ -72,6 +72,7 @@ def drawn_limits(choices: Choices, kind: str) -> Limits:
         max_swapped_pages=choices.below(16) if kind == "swap" else 0,
         share_prefixes=choices.below(5) > 0,
         prefill_only=kind == "prefill",
+        patience=choices.below(3),
     )
 
 

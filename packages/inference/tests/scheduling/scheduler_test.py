@@ -316,6 +316,38 @@ def test_a_long_prompt_is_not_overtaken_for_ever() -> None:
         assert count < 10, "starved"
 
 
+def test_a_short_prompt_passes_longer_ones_that_wait_and_one_in_its_chunks() -> None:
+    state = SchedulerState(limits(patience=2))
+    for name, length in (("a", 40), ("b", 30), ("c", 5)):
+        state.add(request(name, length))
+    assert [c.request_id for c in step(state).prefill] == ["c", "b", "a"]
+    state.add(request("d", 6))
+    assert [c.request_id for c in step(state).prefill][:2] == ["d", "b"]
+
+
+def test_a_long_prompt_is_due_before_short_ones_that_come_later_and_later() -> None:
+    """Those that come before 24 tokens are computed are due before it: four at the start, four after a step of 16."""
+    state = SchedulerState(limits(patience=2, max_queued_requests=None))
+    state.add(request("long", 20, 1))
+    for count in range(100):
+        if "long" not in state.sequences:
+            break
+        for i in range(4):
+            state.add(request(f"{count}.{i}", 8, 1))
+        step(state)
+    assert state.num_planned_tokens <= 8 * 8 + 20 + 16
+
+
+def test_what_is_cached_does_not_count_as_length() -> None:
+    state = SchedulerState(limits(patience=2))
+    state.add(request("a", 33, prompt_ids=prompt(33), max_tokens=1))
+    while state.sequences:
+        step(state)
+    state.add(request("b", 20, prompt_ids=prompt(20, seed=5)))
+    state.add(request("c", 34, prompt_ids=prompt(34)))
+    assert [c.request_id for c in step(state).prefill] == ["c", "b"]
+
+
 def test_a_lower_priority_gets_on_when_no_higher_one_wants_its_place() -> None:
     state = SchedulerState(limits(max_sequences=2))
     low = state.add(request("low", 4, 10, priority=5))

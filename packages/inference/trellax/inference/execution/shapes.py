@@ -100,7 +100,7 @@ class StepShapes:
     @functools.cached_property
     def tile_sizes(self) -> tuple[int, ...]:
         """Numbers of tiles."""
-        return (self.max_tiles,) if self.is_fixed else _powers(4, self.max_tiles, 2)
+        return (self.max_tiles,) if self.is_fixed else _powers(2, self.max_tiles, 2)
 
     def fitting(self, *, num_decode: int, num_tiles: int, scores: bool = False) -> StepShape:
         """Returns the least shape that holds a step."""

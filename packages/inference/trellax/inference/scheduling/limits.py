@@ -35,6 +35,8 @@ class Limits:
         prefill_only: sequences draw one token, and decode elsewhere (`SchedulerState.hand_over`).
         max_queued_requests: requests that wait before others are turned away; None for no bound.
         max_queued_tokens: the same, in tokens of their prompts.
+        patience: how many tokens of others a prompt may have to wait for, for each of its own: a request is due so many computed
+            tokens after it came. Short prompts then pass long ones, and none waits for ever. 0 for the order of arrival.
     """
 
     num_pages: int
@@ -52,13 +54,14 @@ class Limits:
     prefill_only: bool = False
     max_queued_requests: int | None = None
     max_queued_tokens: int | None = None
+    patience: int = 0
 
     def __post_init__(self) -> None:
         _at_least(2, num_pages=self.num_pages, max_length=self.max_length)
         _at_least(1, page_size=self.page_size, max_sequences=self.max_sequences)
         _at_least(1, prefill_chunk=self.prefill_chunk, max_prefill_rows=self.max_prefill_rows)
         _at_least(0, num_draft_tokens=self.num_draft_tokens)
-        _at_least(0, max_swapped_pages=self.max_swapped_pages)
+        _at_least(0, max_swapped_pages=self.max_swapped_pages, patience=self.patience)
         _at_least(self._fewest_tokens_per_step, max_tokens_per_step=self.max_tokens_per_step)
         if self.chunk_alignment is None:
             return

@@ -29,7 +29,7 @@ class Sequence:
     Attributes:
         request: what was asked for.
         arrival: a number that no other sequence has; earlier ones are lower.
-        rank: who comes first: the lower priority number, then the earlier arrival.
+        rank: who comes first: the lower priority number, then who is due first, then the earlier arrival.
         status: where it is.
         finish_reason: why it ended, None if it has not.
         slot: its index on the device while it runs, else None.
@@ -76,7 +76,7 @@ class Sequence:
         is_shareable: bool,
     ):
         self.request, self.arrival = request, arrival
-        self.rank = (request.priority, arrival)
+        self.rank = (request.priority, 0, arrival)
         self.prompt_length, self.page_size = len(request.prompt_ids), page_size
         self.status = Status.WAITING
         self.finish_reason: FinishReason | None = None
@@ -92,6 +92,10 @@ class Sequence:
         if is_shareable:
             root = root_key(request.cache_salt)
             self.keys = page_keys(request.prompt_ids, page_size=page_size, parent=root)
+
+    def set_due(self, due: int) -> None:
+        """Says when it is to be computed, before it is put into any queue."""
+        self.rank = (self.request.priority, due, self.arrival)
 
     @property
     def id(self) -> str:

@@ -46,6 +46,7 @@ class SchedulerState:
         num_preemptions: so far.
         num_prefix_queries: tokens of prompts that were looked up among cached prefixes so far.
         num_prefix_hits: those that were found.
+        num_planned_tokens: tokens of all steps so far: the clock by which requests are due.
         version: changes with every change.
     """
 
@@ -58,7 +59,7 @@ class SchedulerState:
         self.free_slots = list(range(limits.max_sequences))
         self.block_tables = np.zeros((limits.max_sequences, limits.max_pages), np.int32)
         self.num_swapped_pages = self.num_preemptions = 0
-        self.num_prefix_queries = self.num_prefix_hits = 0
+        self.num_prefix_queries = self.num_prefix_hits = self.num_planned_tokens = 0
         self.version = 0
         self._num_arrivals = self._queued_tokens = 0
         self._handed_over: dict[str, Sequence] = {}
@@ -89,6 +90,8 @@ class SchedulerState:
         Raises: RequestError if it could never run, or if its id is in use.
         """
         sequence = self._new_sequence(request)
+        num_left = sequence.prompt_length - self._num_found(request, sequence.keys)
+        sequence.set_due(self.num_planned_tokens + self.limits.patience * num_left)
         self._register_sequence(sequence)
         self._enqueue(sequence)
         return sequence
@@ -106,6 +109,7 @@ class SchedulerState:
         Raises: RequestError if it could never run, or if its id is in use.
         """
         sequence = self._new_sequence(request)
+        sequence.set_due(self.num_planned_tokens)
         assert 1 <= len(first_output_ids) < sequence.max_outputs, first_output_ids
         num_computed = sequence.prompt_length + len(first_output_ids) - 1
         num_pages = self.limits.pages_for(num_computed)
@@ -126,11 +130,14 @@ class SchedulerState:
 
     def num_cached(self, request: Request) -> int:
         """Returns how many tokens of a prompt the cache would serve now."""
-        limits = self.limits
-        if not limits.share_prefixes:
+        if not self.limits.share_prefixes:
             return 0
         root = root_key(request.cache_salt)
-        keys = page_keys(request.prompt_ids, page_size=limits.page_size, parent=root)
+        keys = page_keys(request.prompt_ids, page_size=self.limits.page_size, parent=root)
+        return self._num_found(request, keys)
+
+    def _num_found(self, request: Request, keys: list[bytes]) -> int:
+        limits = self.limits
         found = self.pages.find(keys[: num_matchable(request, len(request.prompt_ids), limits)])
         return aligned_pages(len(found), limits) * limits.page_size
 
@@ -323,7 +330,9 @@ class SchedulerState:
         sequence.pages.extend(pages)
 
     def _count(self, sequence: Sequence, row: DecodeRow | PrefillChunk) -> None:
-        sequence.num_computed = row.end if isinstance(row, PrefillChunk) else row.position + 1
+        computed = row.end if isinstance(row, PrefillChunk) else row.position + 1
+        self.num_planned_tokens += computed - sequence.num_computed
+        sequence.num_computed = computed
         sequence.num_planned_outputs += row.draws
         self._register(sequence)
 
