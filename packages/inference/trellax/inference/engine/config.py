@@ -26,6 +26,8 @@ class EngineConfig(Configurable):
             max_tokens_per_step: tokens of prompts and outputs that a step computes. More serve prompts faster, and let
                 others wait longer for their next token.
             max_prefill_rows: prompts that a step works on.
+            patience: tokens of others that a prompt may have to wait for, for each of its own: short prompts pass long ones,
+                and none waits for ever. 0 for the order of arrival.
             tile_length: prompts are computed in pieces of so many tokens.
             page_size: tokens of a page of the cache.
             cache_tokens: tokens that the cache holds; None for a quarter of what `max_sequences` of `max_length` take,
@@ -54,6 +56,7 @@ class EngineConfig(Configurable):
         max_sequences: int = 32
         max_tokens_per_step: int = 512
         max_prefill_rows: int = 8
+        patience: int = 4
         tile_length: int = 32
         page_size: int = 16
         cache_tokens: int | None = None
@@ -127,6 +130,7 @@ class EngineConfig(Configurable):
                 prefill_only=prefill_only,
                 max_queued_requests=self.max_queued_requests,
                 max_queued_tokens=self.max_queued_tokens,
+                patience=self.patience,
             )
 
         def shapes(self, limits: Limits) -> StepShapes:
