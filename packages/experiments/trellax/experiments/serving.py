@@ -110,8 +110,8 @@ def engine_config(hardware: Hardware, served: Served, overrides: Sequence[str]) 
     """
     cfg: Config = EngineConfig.default_config()
     if hardware.platform == "cpu":
-        # Small steps cost CPUs nothing, and nobody waits long for the next.
-        cfg.set(dtype="float32", weights="float32", max_sequences=32, max_tokens_per_step=256)
+        # 256 tokens of prompts beside those that decode: small steps cost CPUs nothing, and nobody waits long for the next.
+        cfg.set(dtype="float32", weights="float32", max_sequences=32, max_tokens_per_step=288)
     else:
         cfg.set(dtype="bfloat16", max_sequences=128, max_tokens_per_step=2048, tile_length=128)
     if served.max_length is not None:

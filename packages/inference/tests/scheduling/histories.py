@@ -54,7 +54,7 @@ def drawn_limits(choices: Choices, kind: str) -> Limits:
     max_sequences = 1 + choices.between(0, 9) // 3
     num_draft_tokens = choices.between(1, 3) if kind == "draft" else 0
     chunk = choices.between(1, 6)
-    alignment = None
+    alignment, tile = None, 1 + choices.below(3) // 2
     if kind == "aligned":
         alignment = page_size * choices.between(1, 2)
         chunk = alignment * choices.between(1, 2)
@@ -63,9 +63,10 @@ def drawn_limits(choices: Choices, kind: str) -> Limits:
         page_size=page_size,
         max_sequences=max_sequences,
         max_length=24,
-        max_tokens_per_step=max_sequences * (1 + num_draft_tokens) + chunk + choices.below(4),
+        max_tokens_per_step=max_sequences * (1 + num_draft_tokens) + chunk + tile + choices.below(4),
         prefill_chunk=chunk,
         max_prefill_rows=choices.between(1, 3),
+        tile_length=tile,
         chunk_alignment=alignment,
         num_draft_tokens=num_draft_tokens,
         preemption="swap" if kind == "swap" else "recompute",
@@ -254,7 +255,7 @@ class Simulation:
     def check_plan(self, plan: StepPlan) -> None:
         """Asserts that a plan, not applied yet, keeps to the limits and writes only into pages that are a sequence's own."""
         limits, pages = self.limits, self.state.pages
-        num_chunk_tokens = sum(chunk.end - chunk.start for chunk in plan.prefill)
+        num_chunk_tokens = sum(limits.tiled(chunk.end - chunk.start) for chunk in plan.prefill)
         taken = len(plan.decode) * limits.tokens_per_decode + num_chunk_tokens
         assert taken <= limits.max_tokens_per_step and len(plan.prefill) <= limits.max_prefill_rows
         slots = [row.slot for row in plan.rows]

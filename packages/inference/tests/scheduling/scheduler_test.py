@@ -93,6 +93,15 @@ def test_a_prompt_is_computed_in_chunks_and_draws_with_its_last() -> None:
     )
 
 
+def test_what_a_chunk_leaves_of_its_last_tile_counts() -> None:
+    state = SchedulerState(limits(tile_length=4, max_tokens_per_step=18, prefill_chunk=100))
+    for name, length in (("a", 5), ("b", 20), ("c", 3)):
+        state.add(request(name, length))
+    assert [(c.request_id, c.end) for c in step(state).prefill] == [("a", 5), ("b", 8)]
+    plan = step(state)  # One token of a, 16 of the 17 that are left for tiles.
+    assert [(c.request_id, c.end) for c in plan.prefill] == [("b", 20), ("c", 3)]
+
+
 def test_no_more_prompts_than_rows() -> None:
     state = SchedulerState(limits(max_prefill_rows=2))
     for name in "abc":

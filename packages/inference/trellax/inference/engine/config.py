@@ -122,6 +122,7 @@ class EngineConfig(Configurable):
                 + (self.max_sequences if self.is_deterministic else 0),
                 prefill_chunk=self.max_tokens_per_step,
                 max_prefill_rows=self.max_prefill_rows,
+                tile_length=self.tile_length,
                 chunk_alignment=alignment,
                 num_draft_tokens=drafts,
                 preemption=self.preemption,

@@ -7,7 +7,7 @@ A program is compiled for fixed sizes, so steps are padded to the next size that
 before the first request; a step of prompts does so much work that padding of its decoding rows does not count.
 
 A chunk of a prompt is computed in *tiles* of a fixed length, so that chunks of any lengths make up one group of rows and
-no more than a tile of each is padding.
+less than a tile of each is padding. Plans count the padding.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class StepShapes:
 
     Attributes:
         max_sequences: sequences that run at once.
-        max_prefill_tokens: tokens of prompts in a step.
+        max_prefill_tokens: tokens of tiles in a step.
         tile_length: tokens of a tile.
         max_prefill_rows: prompts in a step.
         tokens_per_decode: 1, or with drafts more.
@@ -84,8 +84,8 @@ class StepShapes:
 
     @functools.cached_property
     def max_tiles(self) -> int:
-        """Tiles of the fullest step: every prompt may leave a part of its last tile empty."""
-        return -(-self.max_prefill_tokens // self.tile_length) + self.max_prefill_rows - 1
+        """Tiles of the fullest step: what a prompt leaves empty of its last one counts as tokens."""
+        return self.max_prefill_tokens // self.tile_length
 
     @functools.cached_property
     def decode_sizes(self) -> tuple[int, ...]:

@@ -25,6 +25,7 @@ class Limits:
         max_tokens_per_step: tokens that a step computes. All running sequences must be able to decode in one.
         prefill_chunk: tokens of a prompt that one row of a step computes at most.
         max_prefill_rows: prompts that a step works on.
+        tile_length: prompts are computed in pieces of so many tokens; what a chunk leaves empty of its last one counts, too.
         chunk_alignment: for steps that compute a prompt the same way whatever else runs: chunks begin at multiples of
             this, and all but a prompt's last are of exactly `prefill_chunk` tokens. None lets chunks shrink to what is
             left of the budget.
@@ -46,6 +47,7 @@ class Limits:
     max_tokens_per_step: int
     prefill_chunk: int
     max_prefill_rows: int
+    tile_length: int = 1
     chunk_alignment: int | None = None
     num_draft_tokens: int = 0
     preemption: Literal["recompute", "swap"] = "recompute"
@@ -60,6 +62,7 @@ class Limits:
         _at_least(2, num_pages=self.num_pages, max_length=self.max_length)
         _at_least(1, page_size=self.page_size, max_sequences=self.max_sequences)
         _at_least(1, prefill_chunk=self.prefill_chunk, max_prefill_rows=self.max_prefill_rows)
+        _at_least(1, tile_length=self.tile_length)
         _at_least(0, num_draft_tokens=self.num_draft_tokens)
         _at_least(0, max_swapped_pages=self.max_swapped_pages, patience=self.patience)
         _at_least(self._fewest_tokens_per_step, max_tokens_per_step=self.max_tokens_per_step)
@@ -87,11 +90,16 @@ class Limits:
     @property
     def _fewest_tokens_per_step(self) -> int:
         """So many that each running sequence takes part in each step: no prompt waits for others to stop decoding."""
-        prefill = 1 if self.chunk_alignment is None else self.prefill_chunk
+        prefill = self.tile_length if self.chunk_alignment is None else self.prefill_chunk
+        prefill = self.tiled(prefill)
         if self.prefill_only:
             return prefill
         others = (self.max_sequences - 1) * self.tokens_per_decode
         return others + max(prefill, self.tokens_per_decode)
+
+    def tiled(self, num_tokens: int) -> int:
+        """Returns how many tokens of a step a chunk of so many takes."""
+        return -(-num_tokens // self.tile_length) * self.tile_length
 
     def pages_for(self, num_tokens: int) -> int:
         """Returns how many pages hold so many tokens."""

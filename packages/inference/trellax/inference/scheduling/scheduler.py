@@ -233,7 +233,7 @@ class _Planner:
         self.promised += max(self.limits.pages_for(sequence.num_planned) - num_held, 0)
         if pages is None:
             return
-        self.budget -= length
+        self.budget -= self.limits.tiled(length)
         if sequence.is_shareable:
             self.keys_in_the_making.update(sequence.keys[start // size : end // size])
         chunk = PrefillChunk(
@@ -254,9 +254,10 @@ class _Planner:
         if len(self.prefill) == self.limits.max_prefill_rows:
             return 0
         length = min(num_tokens, self.limits.prefill_chunk)
+        room = budget - budget % self.limits.tile_length
         if self.limits.chunk_alignment is None:
-            return min(length, budget)
-        return length if length <= budget else 0
+            return min(length, room)
+        return length if length <= room else 0
 
     # Pre-emption.
 
