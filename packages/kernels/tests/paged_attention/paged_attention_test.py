@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from jax.sharding import Mesh
 
 from tests.paged_attention.suite import (
+    CASES,
     Case,
     PagedAttentionSuite,
     case_named,
@@ -52,7 +53,16 @@ class TestNative(PagedAttentionSuite):
         with jax.set_mesh(Mesh(jax.devices()[:1], ("model",))):
             yield
 
-    @pytest.mark.parametrize("name", ["prefill_of_many", "bfloat16", "window", "head_dim_64"])
+    @pytest.mark.parametrize(
+        "name",
+        [
+            "prefill_of_many",
+            "window",
+            "head_dim_64",
+            "int8_pages",
+            *(c.name for c in CASES if c.dtype == "bfloat16" and c.mask.is_causal),
+        ],
+    )
     def test_a_query_does_not_depend_on_how_a_prompt_is_cut(self, name: str) -> None:
         """Bit for bit, whether it comes alone, as in decoding, or in a chunk of any size."""
         case = dataclasses.replace(case_named(name), S=300, lengths=(300, 290), P=80)
@@ -80,14 +90,17 @@ class TestNative(PagedAttentionSuite):
             out = self.run(*inputs.arrays(), **options_of(case, inputs))
             assert_close(out, reference(case, inputs))
 
-    def test_many_long_rows_of_many_heads(self) -> None:
+    @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+    def test_many_long_rows_of_many_heads(self, dtype: str) -> None:
         """More than a thread takes at once: several tiles, several splits of keys."""
         lengths = (1500, 3, 0, 777)
-        case = Case("many", lengths=lengths, S=40, N=8, K=2, H=64, page_size=16, P=100)
+        sizes = {"S": 40, "N": 8, "K": 2, "H": 64, "page_size": 16, "P": 100}
+        case = Case("many", lengths=lengths, dtype=dtype, **sizes)
         inputs = make_inputs(case)
         options = options_of(case, inputs)
         self.skip_if_refused(inputs, options)
-        assert_close(self.run(*inputs.arrays(), **options), reference(case, inputs))
+        out = self.run(*inputs.arrays(), **options)
+        assert_close(out, reference(case, inputs), dtype=dtype)
 
 
 @pytest.mark.parametrize("keys", [1, 12, 1024])

@@ -29,7 +29,7 @@ namespace {
 
 constexpr int64_t kBytesAnItem = 64 << 10;  // of weights: enough to be worth taking, and little to wait for
 
-constexpr double kBytesANanosecond = 25, kProductsANanosecond = 50;  // roughly, of one thread
+constexpr double kBytesANanosecond = 25, kProductsANanosecond = 50, kNanosecondsARounding = 0.2;  // roughly, of one thread
 
 template <typename Weights, int N, int... R>
 void TileOf(int64_t rows, const Problem<typename Weights::X>& p, int64_t row, int64_t panel,
@@ -88,22 +88,12 @@ Buffer Allocate(int64_t bytes) { return Buffer(new (std::align_val_t(64)) char[b
 // Rows that are a power of two apart share few places of a cache; sixteen more numbers spread them.
 int64_t SpreadStride(int64_t numbers) { return CeilOf(numbers, kLanes) * kLanes + kLanes; }
 
-void CopyRowAsFloats(const void* x, bool is_bfloat16, int64_t row, int64_t D, float* to) {
-  if (!is_bfloat16) {
-    std::memcpy(to, static_cast<const float*>(x) + row * D, D * sizeof(float));
-    return;
-  }
-  const uint16_t* from = static_cast<const uint16_t*>(x) + row * D;
-  int64_t d = 0;
-  for (; d + kLanes <= D; d += kLanes) Store(to + d, LoadBfloat16(from + d));
-  for (; d < D; ++d) to[d] = FromBfloat16(from[d]);
-}
-
-Buffer CopyAsFloats(const void* x, bool is_bfloat16, int64_t M, int64_t D, int64_t stride) {
+template <typename T>
+Buffer CopyAsFloats(const T* x, int64_t M, int64_t D, int64_t stride) {
   Buffer copy = Allocate(M * stride * sizeof(float));
   for (int64_t row = 0; row < M; ++row) {
     float* to = reinterpret_cast<float*>(copy.get()) + row * stride;
-    CopyRowAsFloats(x, is_bfloat16, row, D, to);
+    for (int64_t d = 0; d < D; d += kLanes) StoreSome(to + d, LoadSome(x + row * D + d, D - d), D - d);
     std::fill(to + D, to + stride, 0.0f);
   }
   return copy;
@@ -128,7 +118,8 @@ void MultiplyFloats(ffi::ThreadPool& pool, Problem<float> p, const void* x, bool
     return Multiply<Weights>(pool, p);
   }
   p.x_stride = SpreadStride(p.D);
-  const Buffer copy = CopyAsFloats(x, x_is_bfloat16, p.M, p.D, p.x_stride);
+  const Buffer copy = x_is_bfloat16 ? CopyAsFloats(static_cast<const uint16_t*>(x), p.M, p.D, p.x_stride)
+                                    : CopyAsFloats(static_cast<const float*>(x), p.M, p.D, p.x_stride);
   p.x = reinterpret_cast<const float*>(copy.get());
   Multiply<Weights>(pool, p);
 }
@@ -162,7 +153,8 @@ struct Rounded {
         scales(Allocate(M * D / group_size * sizeof(float))),
         offsets(Allocate(M * D / group_size * sizeof(int32_t))) {}
 
-  void Round(const float* from, int64_t row) {
+  template <typename T>
+  void Round(const T* from, int64_t row) {
     int8_t* to = reinterpret_cast<int8_t*>(values.get()) + row * stride;
     const int64_t num_groups = D / group_size;
     for (int64_t g = 0; g < num_groups; ++g) {
@@ -171,37 +163,39 @@ struct Rounded {
     }
   }
 
-  void RoundGroup(const float* from, int8_t* to, float* scale, int32_t* offset) const {
-    Floats largest = Zero(), poison = Zero();
+  template <typename T>
+  void RoundGroup(const T* from, int8_t* to, float* scale, int32_t* offset) const {
+    Words largest{};  // as integers, by which infinity is more than any number, and what is none is more than infinity
     for (int64_t d = 0; d < group_size; d += kLanes) {
-      const Floats x = LoadSome(from + d, group_size - d);
-      largest = Max(largest, Max(x, -x));
-      poison = MultiplyAdd(x, Zero(), poison);  // not a number if x is none, or infinite
+      largest = Max(largest, (Words)LoadSome(from + d, group_size - d) & 0x7fffffffu);
     }
-    const float max = LargestOf(largest) + SumOf(poison);
-    const float factor = max == 0 ? 0 : 127 / max;
-    Floats sums = Zero();  // of integers, so exact
+    const float max = FloatOf(LargestOf(largest)), factor = max == 0 ? 0 : 127 / max;
+    Ints sums{};
     for (int64_t d = 0; d < group_size; d += kLanes) {
       const Ints numbers = RoundToInts(LoadSome(from + d, group_size - d) * factor);
-      const Bytes bytes = ToBytes(numbers);
-      sums += ToFloats(numbers);
-      std::memcpy(to + d, &bytes, std::min<int64_t>(kLanes, group_size - d));
+      sums += numbers;
+      StoreSome(to + d, ToBytes(numbers), group_size - d);
     }
     *scale = max / 127;
-    *offset = -128 * static_cast<int32_t>(SumOf(sums));
+    *offset = -128 * SumOf(sums);
   }
 };
 
+template <typename T>
+void RoundAll(ffi::ThreadPool& pool, Rounded& rounded, const T* x, int64_t M) {
+  const int64_t D = rounded.D, rows = CeilOf(M, 4 * std::max<int64_t>(pool.num_threads(), 1));
+  ParallelFor(pool, CeilOf(M, rows), M * D * kNanosecondsARounding, [&](int64_t item) {
+    for (int64_t row = item * rows; row < std::min((item + 1) * rows, M); ++row) rounded.Round(x + row * D, row);
+  });
+}
+
 void MultiplyRounded(ffi::ThreadPool& pool, const Problem<float>& q, const void* x, bool x_is_bfloat16) {
   Rounded rounded(q.M, q.D, q.group_size);
-  const int64_t rows = CeilOf(q.M, 4 * std::max<int64_t>(pool.num_threads(), 1));
-  ParallelFor(pool, CeilOf(q.M, rows), static_cast<double>(q.M) * q.D, [&](int64_t item) {
-    const Buffer floats = Allocate(q.D * sizeof(float));
-    for (int64_t row = item * rows; row < std::min((item + 1) * rows, q.M); ++row) {
-      CopyRowAsFloats(x, x_is_bfloat16, row, q.D, reinterpret_cast<float*>(floats.get()));
-      rounded.Round(reinterpret_cast<const float*>(floats.get()), row);
-    }
-  });
+  if (x_is_bfloat16) {
+    RoundAll(pool, rounded, static_cast<const uint16_t*>(x), q.M);
+  } else {
+    RoundAll(pool, rounded, static_cast<const float*>(x), q.M);
+  }
   Problem<uint32_t> p{reinterpret_cast<const uint32_t*>(rounded.values.get()), rounded.stride / 4};
   p.values = q.values, p.scales = q.scales, p.panel_bytes = q.panel_bytes;
   p.M = q.M, p.D = q.D, p.F = q.F, p.group_size = q.group_size;

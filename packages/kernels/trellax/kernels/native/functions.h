@@ -27,6 +27,34 @@ TRELLAX_INLINE float LargestOf(Floats v) {
 #endif
 }
 
+TRELLAX_INLINE Words Max(Words a, Words b) {
+#ifdef __AVX512F__
+  return (Words)_mm512_max_epu32((__m512i)a, (__m512i)b);
+#else
+  return a > b ? a : b;
+#endif
+}
+
+TRELLAX_INLINE uint32_t LargestOf(Words v) {
+#ifdef __AVX512F__
+  return _mm512_reduce_max_epu32((__m512i)v);
+#else
+  uint32_t largest = v[0];
+  for (int i = 1; i < kLanes; ++i) largest = v[i] > largest ? v[i] : largest;
+  return largest;
+#endif
+}
+
+TRELLAX_INLINE int32_t SumOf(Ints v) {
+#ifdef __AVX512F__
+  return _mm512_reduce_add_epi32((__m512i)v);
+#else
+  int32_t sum = 0;
+  for (int i = 0; i < kLanes; ++i) sum += v[i];
+  return sum;
+#endif
+}
+
 // In pairs, always in the same order.
 TRELLAX_INLINE float SumOf(Floats v) {
   float lanes[kLanes];

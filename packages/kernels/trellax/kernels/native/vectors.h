@@ -103,12 +103,13 @@ TRELLAX_INLINE Ints AddProductsOfBytes(Ints sums, Words unsigned_bytes, Words si
 #endif
 }
 
-TRELLAX_INLINE float FromBfloat16(uint16_t x) {
-  const uint32_t bits = static_cast<uint32_t>(x) << 16;
+TRELLAX_INLINE float FloatOf(uint32_t bits) {
   float y;
   std::memcpy(&y, &bits, sizeof(y));
   return y;
 }
+
+TRELLAX_INLINE float FromBfloat16(uint16_t x) { return FloatOf(static_cast<uint32_t>(x) << 16); }
 
 // Rounds to the nearest, ties to even; keeps what is not a number.
 TRELLAX_INLINE uint16_t ToBfloat16(float x) {
@@ -156,6 +157,14 @@ TRELLAX_INLINE void StoreSome(uint16_t* to, Floats v, int64_t left) {
     std::memcpy(to, &halves, sizeof(halves));
   } else {
     std::memcpy(to, &halves, left * sizeof(uint16_t));
+  }
+}
+
+TRELLAX_INLINE void StoreSome(int8_t* to, Bytes v, int64_t left) {
+  if (left >= kLanes) {
+    std::memcpy(to, &v, sizeof(v));
+  } else {
+    std::memcpy(to, &v, left);
   }
 }
 
