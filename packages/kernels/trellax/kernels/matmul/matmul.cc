@@ -43,8 +43,8 @@ void TileOf(int64_t rows, const Problem<typename Weights::X>& p, int64_t row, in
 template <typename Weights>
 void Block(const Problem<typename Weights::X>& p, int64_t row_begin, int64_t row_end, int64_t panel_begin,
            int64_t panel_end) {
-  const int64_t num_tiles = (row_end - row_begin + kRows - 1) / kRows;
-  constexpr auto kAnyRows = std::make_integer_sequence<int, kRows>{};
+  const int64_t num_tiles = (row_end - row_begin + kRowsOf<Weights> - 1) / kRowsOf<Weights>;
+  constexpr auto kAnyRows = std::make_integer_sequence<int, kRowsOf<Weights>>{};
   for (int64_t panel = panel_begin; panel < panel_end; panel += kPanels) {
     for (int64_t tile = 0; tile < num_tiles; ++tile) {
       const int64_t begin = row_begin + (row_end - row_begin) * tile / num_tiles;
@@ -67,8 +67,8 @@ void Multiply(ffi::ThreadPool& pool, const Problem<typename Weights::X>& p) {
   panels = std::max<int64_t>(1, std::min(panels, num_panels / wanted));
   panels = panels > 1 || num_panels >= wanted * kPanels ? CeilOf(panels, kPanels) * kPanels : 1;
   const int64_t panel_items = CeilOf(num_panels, panels);
-  const int64_t row_items = std::min(CeilOf(p.M, kRows), CeilOf(wanted, panel_items));
-  const int64_t rows = CeilOf(CeilOf(p.M, kRows), row_items) * kRows;
+  const int64_t row_items = std::min(CeilOf(p.M, kRowsOf<Weights>), CeilOf(wanted, panel_items));
+  const int64_t rows = CeilOf(CeilOf(p.M, kRowsOf<Weights>), row_items) * kRowsOf<Weights>;
   const double bytes = static_cast<double>(num_panels) * p.panel_bytes, products = static_cast<double>(p.M) * p.D * p.F;
   const double nanoseconds = bytes / kBytesANanosecond + products / kProductsANanosecond;
   ParallelFor(pool, panel_items * row_items, nanoseconds, [&](int64_t item) {

@@ -18,9 +18,11 @@ namespace {
 
 #ifdef __AVX512F__
 constexpr int kRows = 12;  // 24 sums, 2 vectors of weights and a broadcast in 32 registers
+constexpr int kIntegerRows = 8;  // half of whose sums, of integers and of groups, are in memory
 constexpr int kPanels = 2;
 #else
 constexpr int kRows = 6;
+constexpr int kIntegerRows = 3;
 constexpr int kPanels = 1;
 #endif
 
@@ -47,6 +49,10 @@ struct Problem {
 };
 
 enum Kind { kInOneSum, kInGroups, kInIntegers };
+
+// The most rows of a tile.
+template <typename Weights>
+constexpr int kRowsOf = Weights::kKind == kInIntegers ? kIntegerRows : kRows;
 
 template <int R, int N>
 using Sums = Floats[R][N];
