@@ -20,8 +20,15 @@ from trellax.runtime import settings
 _CPU_FACTS = Path("/proc/cpuinfo")
 
 
-def use_compilation_cache() -> None:
-    """Sets the folder of the cache, if no one has; cheap to call again."""
+def use_compilation_cache(*, min_compile_s: float | None = None) -> None:
+    """Sets the folder of the cache, if no one has; cheap to call again.
+
+    Args:
+        min_compile_s: seconds that a program must take to compile to be kept, for those who start with many small ones; None
+            leaves it to JAX: one second.
+    """
+    if min_compile_s is not None:
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", min_compile_s)
     if jax.config.jax_compilation_cache_dir is None:
         folder = settings.cache_dir() / "compiled" / _kind_of_machine()
         jax.config.update("jax_compilation_cache_dir", str(folder))

@@ -138,8 +138,7 @@ class Decoder(BaseLayer):
     def prepared(self, params: dict[str, Any], prepare: Prepare) -> dict[str, Any]:
         prepared = super().prepared(params, prepare)
         if self.lm_head is None:
-            head = cast(Embedding, self.embedding).prepared_head(prepared["embedding"], prepare)
-            prepared["embedding"] = head
+            prepared["embedding"] = self._head.prepared_head(prepared["embedding"], prepare)
         return prepared
 
     def logits(self, hidden_BSD: Float[Array, "B S D"]) -> Float[Array, "B S V"]:

@@ -33,6 +33,9 @@ class Head(Protocol):
     def attend_flops_per_token(self) -> float:
         """Returns the FLOPs of `attend` for one token."""
 
+    def prepared_head(self, params: dict[str, Any], prepare: Prepare) -> dict[str, Any]:
+        """Returns the parameters, with a prepared weight for `attend`; see `BaseLayer.prepared`."""
+
 
 class LmHead(BaseLayer):
     """A linear map to logits. Parameters: `weight [D, V]`."""
@@ -69,6 +72,11 @@ class LmHead(BaseLayer):
 
     @structural
     def prepared(self, params: dict[str, Any], prepare: Prepare) -> dict[str, Any]:
+        return self.prepared_head(params, prepare)
+
+    @structural
+    def prepared_head(self, params: dict[str, Any], prepare: Prepare) -> dict[str, Any]:
+        """Returns the parameters, with a prepared weight for `attend`."""
         return params | {"weight": prepare(params["weight"])}
 
     def unembedding(self) -> Unembedding:
