@@ -13,7 +13,14 @@ from typing import Any
 
 from trellax.config import Config, apply_overrides, finalize
 from trellax.experiments.registry import get_experiment
-from trellax.inference.engine import Engine, EngineConfig, EngineCore, ModelCard, build_core
+from trellax.inference.engine import (
+    Engine,
+    EngineConfig,
+    EngineCore,
+    ModelCard,
+    Speculation,
+    build_core,
+)
 from trellax.parallel import Hardware
 from trellax.runtime import use_compilation_cache
 from trellax.runtime.pretrained_tokenizer import PretrainedTokenizer, as_pretrained
@@ -102,8 +109,20 @@ def split_overrides(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
     return engine, [o for o in overrides if not o.startswith(ENGINE)]
 
 
-def engine_config(hardware: Hardware, served: Served, overrides: Sequence[str]) -> Any:
+def engine_config(
+    hardware: Hardware,
+    served: Served,
+    overrides: Sequence[str],
+    *,
+    speculation: Speculation.Config | None = None,
+) -> Any:
     """Returns the engine's config for this machine, with the user's changes.
+
+    Args:
+        hardware: that it runs on.
+        served: the model.
+        overrides: of the engine's fields.
+        speculation: how tokens are proposed; its fields can be overridden, too.
 
     Raises:
         ConfigError: an override names no field, or a value is wrong.
@@ -116,6 +135,7 @@ def engine_config(hardware: Hardware, served: Served, overrides: Sequence[str]) 
         cfg.set(dtype="bfloat16", max_sequences=128, max_tokens_per_step=2048, tile_length=128)
     if served.max_length is not None:
         cfg.set(max_length=min(served.max_length, 4096))
+    cfg.set(speculation=speculation)
     apply_overrides(cfg, list(overrides))
     return finalize(cfg)
 
@@ -128,7 +148,7 @@ def start_core(cfg: Any, served: Served, *, prefill_only: bool = False) -> Engin
         served: the model.
         prefill_only: whether sequences decode elsewhere.
     """
-    use_compilation_cache()
+    use_compilation_cache(min_compile_s=0.05)
     return build_core(
         cfg,
         served.model_cfg,

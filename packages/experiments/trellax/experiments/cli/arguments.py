@@ -51,6 +51,8 @@ _FLAG_VERBS = {
     "candidates": ("tune",),
     "step": ("eval", *_SERVING),
     "weights": _SERVING,
+    "draft_weights": _SERVING,
+    "draft_experiment": _SERVING,
     "model_name": _SERVING,
     "prompt": ("generate",),
     "tokens": ("generate", "chat"),
@@ -74,6 +76,8 @@ _FLAG_VERBS = {
     "output": ("html", "tune", "batch"),
 }
 _FLAG_ROLES = {
+    "draft_weights": ("fused", "decode"),
+    "draft_experiment": ("fused", "decode"),
     "api_key": ("fused", "router"),
     "api_key_file": ("fused", "router"),
     "control_port": ("prefill", "decode"),
@@ -157,6 +161,8 @@ _PLACEHOLDERS = {
     "candidates": "N",
     "step": "N",
     "weights": "PATH",
+    "draft_weights": "PATH",
+    "draft_experiment": "NAME",
     "model_name": "NAME",
     "host": "ADDRESS",
     "port": "N",
@@ -221,6 +227,13 @@ def _define_flags() -> flags.FlagValues:
     flags.DEFINE_string(
         "weights", None, "a Hugging Face folder or a GGUF file to serve", flag_values=values
     )
+    flags.DEFINE_string(
+        "draft_weights",
+        None,
+        "the same of a smaller model, whose drafts the model checks",
+        flag_values=values,
+    )
+    flags.DEFINE_string("draft_experiment", None, "whose model that is [NAME]", flag_values=values)
     flags.DEFINE_string(
         "model_name", None, "what clients call the model [NAME]", flag_values=values
     )
@@ -358,6 +371,10 @@ def _check_roles(values: flags.FlagValues) -> None:
 def _check_flags(verb: str, values: flags.FlagValues) -> None:
     if verb == "serve":
         _check_roles(values)
+    if values.draft_experiment and not values.draft_weights:
+        raise UsageError(
+            "--draft_experiment says whose model --draft_weights are of: name them, too."
+        )
     for name, verbs in _FLAG_VERBS.items():
         if values[name].present and verb not in verbs:
             raise UsageError(f"--{name} is for {' and '.join(verbs)}, not for `{verb}`.")

@@ -6,6 +6,7 @@ from typing import Any
 
 from trellax.experiments.cli.arguments import Arguments, UsageError
 from trellax.experiments.cli.checkpoints import open_trainer, restored
+from trellax.experiments.drafting import draft_speculation
 from trellax.experiments.serving import (
     Served,
     engine_config,
@@ -43,4 +44,8 @@ def opened(arguments: Arguments, *, max_sequences: int | None = None) -> tuple[S
         trainer = open_trainer(arguments, overrides=others)
         load_fn = lambda: restored(arguments, trainer)[1]
         served = served_run(trainer, load_fn, name=flags.model_name or arguments.name)
-    return served, engine_config(detect_hardware(), served, engine)
+    speculation = None
+    if flags.draft_weights:
+        experiment = flags.draft_experiment or arguments.name
+        speculation = draft_speculation(served, flags.draft_weights, experiment=experiment)
+    return served, engine_config(detect_hardware(), served, engine, speculation=speculation)

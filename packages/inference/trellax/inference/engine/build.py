@@ -7,6 +7,7 @@ Axes: V vocabulary.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +16,7 @@ import jax
 from trellax.config import finalize
 from trellax.inference.engine.config import EngineConfig
 from trellax.inference.engine.core import EngineCore
+from trellax.inference.engine.speculation import Speculation, SpeculationHost
 from trellax.inference.execution import Runner, RunnerSizes, serving_config, serving_params
 from trellax.inference.sampling import NUM_ALTERNATIVES, SamplerVariant
 from trellax.inference.text import Tokenizer
@@ -57,10 +59,9 @@ def build_core(
         prefill_only: whether sequences decode elsewhere.
         checks_invariants: for tests, see `EngineCore`.
     """
-    model = serving_model(cfg, model_cfg)
     mesh = None if cfg.mesh_shape is None else build_mesh(cfg.mesh_shape)
-    with sharding_scope(mesh, cfg.axis_rules):
-        params = _params(cfg, model, params_fn, mesh)
+    load = functools.partial(_loaded, cfg, mesh)
+    model, params = load(model_cfg, params_fn)
     limits = cfg.limits(shares_prefixes=_shares_pages(model), prefill_only=prefill_only)
     sizes = RunnerSizes(
         shapes=cfg.shapes(limits),
@@ -71,17 +72,37 @@ def build_core(
     runner = Runner(
         model, params, sizes, mesh=mesh, axis_rules=cfg.axis_rules, is_strict=cfg.is_strict
     )
+    speculation = None
+    if cfg.speculation is not None and not prefill_only:
+        speculation = cfg.speculation.instantiate()
+        speculation.open(SpeculationHost(sizes, runner.programs, load))
     if cfg.warms_up:
-        runner.warm_up(WARM_VARIANTS)
+        _warm_up(runner, speculation)
     return EngineCore(
         runner,
         limits,
         tokenizer=tokenizer,
         eos_ids=eos_ids,
-        speculation=None if cfg.speculation is None else cfg.speculation.instantiate(),
+        speculation=speculation,
         seed=cfg.seed,
         checks_invariants=checks_invariants,
     )
+
+
+def _warm_up(runner: Runner, speculation: Speculation | None) -> None:
+    if speculation is not None:
+        speculation.warm_up()
+    with_draft_probs = speculation is not None and speculation.gives_probs
+    runner.warm_up(WARM_VARIANTS, with_draft_probs=with_draft_probs)
+
+
+def _loaded(
+    cfg: EngineConfig.Config, mesh: Any, model_cfg: Any, params_fn: Any
+) -> tuple[BaseLayer, Tree]:
+    """Returns a model as the engine runs it, and its parameters."""
+    model = serving_model(cfg, model_cfg)
+    with sharding_scope(mesh, cfg.axis_rules):
+        return model, _params(cfg, model, params_fn, mesh)
 
 
 def _params(cfg: EngineConfig.Config, model: BaseLayer, params_fn: Any, mesh: Any) -> Tree:

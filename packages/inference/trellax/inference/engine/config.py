@@ -111,7 +111,7 @@ class EngineConfig(Configurable):
                 shares_prefixes: whether the model's caches can.
                 prefill_only: whether sequences decode elsewhere.
             """
-            drafts = 0 if self.speculation is None else self.speculation.num_tokens
+            drafts = 0 if self.speculation is None or prefill_only else self.speculation.num_tokens
             alignment = self.chunk_unit if self.is_deterministic else None
             return Limits(
                 num_pages=1 + -(-self.cache_size() // self.page_size),

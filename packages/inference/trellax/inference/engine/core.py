@@ -21,12 +21,13 @@ from typing import Any, NamedTuple
 from trellax.inference.constraints import Matcher
 from trellax.inference.engine.draws import DrawRow, Draws
 from trellax.inference.engine.prompt_scores import PromptScores
-from trellax.inference.engine.speculation import Speculation
+from trellax.inference.engine.speculation import DraftAsk, Speculation, StepToDraft
 from trellax.inference.engine.stats import CoreStats
 from trellax.inference.engine.tracked import Tracked
-from trellax.inference.execution import Drawn, Pass, Runner
+from trellax.inference.execution import Drafts, Drawn, Pass, Runner, StepShape
 from trellax.inference.requests import Output, Request
 from trellax.inference.scheduling import (
+    DecodeRow,
     Limits,
     PrefillChunk,
     SchedulerState,
@@ -44,8 +45,8 @@ class _Part:
     plan: StepPlan
     step: Pass
     rows: list[DrawRow]
+    drafts: Drafts | None = None
     scores: PromptScores | None = None
-    drafts: dict[int, list[int]] = dataclasses.field(default_factory=dict)
     drawn: Drawn | None = None
 
 
@@ -218,7 +219,7 @@ class EngineCore:
             assert slot is not None
             self._swapped[swap.arrival] = self.runner.take_out(swap.pages, slot)
         for request_id in plan.preempted:
-            self._tracked[request_id].seen_slot = None
+            self._interrupt(self._tracked[request_id])
         self.state.apply(plan)
         for swap in plan.swap_in:
             sequence = self.state.sequences[swap.request_id]
@@ -236,11 +237,19 @@ class EngineCore:
         only = dataclasses.replace
         return [only(plan, prefill=()), only(plan, decode=())]
 
+    def _interrupt(self, tracked: Tracked) -> None:
+        """Forgets what is known of a sequence on the device, as it has lost its place there."""
+        tracked.seen_slot = None
+        if self._speculation is not None:
+            self._speculation.interrupt(tracked.drafts)
+
     def _started(self, plan: StepPlan) -> _Part:
-        drafts = self._proposed(plan)
         scored = [self._wants_scores(chunk) for chunk in plan.prefill]
+        shape = self.runner.sizes.shapes.of_plan(plan, scores=any(scored))
+        rows = self._draw_rows(plan, shape)
+        drafts = self._proposed(plan, shape, rows)
         step = self.runner.forward(plan, self.state.block_tables, drafts=drafts, scores=any(scored))
-        part = _Part(plan, step, self._draw_rows(plan, step), drafts=drafts)
+        part = _Part(plan, step, rows, drafts)
         if any(scored):
             part.scores = PromptScores.started(self.runner, plan, step, scored, self._tracked)
         return part
@@ -250,24 +259,27 @@ class EngineCore:
         scores = tracked.prompt_logprobs
         return scores is not None and len(scores) < len(tracked.request.prompt_ids)
 
-    def _proposed(self, plan: StepPlan) -> dict[int, list[int]]:
-        """Returns drafts of decoding rows. Those whose draws depend on each token before have none."""
+    def _proposed(self, plan: StepPlan, shape: StepShape, rows: Sequence[DrawRow]) -> Drafts | None:
         if self._speculation is None:
-            return {}
-        drafts = {}
-        for index, row in enumerate(plan.decode):
-            tracked = self._tracked[row.request_id]
-            params = tracked.request.params
-            is_plain = tracked.matcher is None and not tracked.has_penalties
-            left = min(row.num_tokens, params.max_tokens - len(tracked.output_ids)) - 1
-            if not is_plain or left < 1 or tracked.biases(len(tracked.output_ids)):
-                continue
-            proposed = self._speculation.propose(tracked.drafts, tracked.output_ids)[:left]
-            if proposed:
-                drafts[index] = proposed
+            return None
+        asks = [ask for index, row in enumerate(plan.decode) if (ask := self._ask(index, row))]
+        is_greedy = self._draws.variant(rows).greedy
+        step = StepToDraft(shape.decode_rows, self.state.block_tables, is_greedy)
+        drafts = self._speculation.propose(asks, step)
+        self.stats.drafted(drafts)
         return drafts
 
-    def _draw_rows(self, plan: StepPlan, step: Pass) -> list[DrawRow]:
+    def _ask(self, index: int, row: DecodeRow) -> DraftAsk | None:
+        """Returns what is asked about a decoding row. Those whose draws depend on each token before have no drafts."""
+        tracked = self._tracked[row.request_id]
+        params, output_ids = tracked.request.params, tracked.output_ids
+        is_plain = tracked.matcher is None and not tracked.has_penalties
+        most = min(row.num_tokens, params.max_tokens - len(output_ids)) - 1
+        if not is_plain or most < 1 or tracked.biases(len(output_ids)):
+            return None
+        return DraftAsk(tracked.drafts, index, row.slot, output_ids, most, params, tracked.seed)
+
+    def _draw_rows(self, plan: StepPlan, shape: StepShape) -> list[DrawRow]:
         """Returns the rows that a token is drawn from, and which of the drawn rows they are."""
         rows = []
         for index, row in enumerate(plan.decode):
@@ -278,7 +290,7 @@ class EngineCore:
             if chunk.is_last:
                 tracked = self._tracked[chunk.request_id]
                 number = chunk.end - len(tracked.request.prompt_ids)
-                rows.append(DrawRow(chunk, step.shape.decode_rows + index, number, tracked))
+                rows.append(DrawRow(chunk, shape.decode_rows + index, number, tracked))
         return rows
 
     def _draw(self, part: _Part) -> None:

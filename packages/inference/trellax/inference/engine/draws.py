@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from trellax.inference.engine.tracked import Tracked
-from trellax.inference.execution import MAX_BIASES, Drawn, Pass, Runner
+from trellax.inference.execution import MAX_BIASES, Drafts, Drawn, Pass, Runner
 from trellax.inference.requests import SamplingParams, TokenLogprobs
 from trellax.inference.sampling import (
     SamplerVariant,
@@ -50,7 +50,7 @@ class Draws:
     def __init__(self, runner: Runner):
         self._runner = runner
 
-    def start(self, step: Pass, rows: Sequence[DrawRow], drafts: dict[int, list[int]]) -> Drawn:
+    def start(self, step: Pass, rows: Sequence[DrawRow], drafts: Drafts | None) -> Drawn:
         """Starts drawing for these rows; the others of the step's shape get what nobody reads."""
         shape = step.shape
         num_rows = shape.decode_rows + shape.prefill_draws
@@ -60,7 +60,7 @@ class Draws:
         for row in rows:
             params[row.index], seeds[row.index] = row.tracked.request.params, row.tracked.seed
             numbers[row.index], slots[row.index] = row.number, row.row.slot
-        variant = self._variant(rows)
+        variant = self.variant(rows)
         if variant.penalizes:
             self._see(rows)
         edits = self._edits(rows, num_rows) if variant.edits else {}
@@ -80,7 +80,8 @@ class Draws:
         ids = tokens.tolist()
         return [([ids[row.index]], [logprobs[row.index]]) for row in rows]
 
-    def _variant(self, rows: Sequence[DrawRow]) -> SamplerVariant:
+    def variant(self, rows: Sequence[DrawRow]) -> SamplerVariant:
+        """Returns what the program that draws for these rows must be able to do."""
         constrained = any(row.tracked.matcher is not None for row in rows)
         return variant_for([row.tracked.request.params for row in rows], constrained)
 

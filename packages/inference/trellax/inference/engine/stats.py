@@ -6,14 +6,19 @@ import dataclasses
 import time
 from collections.abc import Mapping
 
+import numpy as np
+
 from trellax.inference.engine.tracked import Tracked
+from trellax.inference.execution import Drafts
 from trellax.inference.histogram import QUEUE_S, TOKENS, Histogram
 from trellax.inference.scheduling import StepPlan
 
 
 @dataclasses.dataclass(frozen=True)
 class EngineStats:
-    """Attributes as `trellax.inference.server` explains them."""
+    """Attributes as `trellax.inference.server` explains them, and of drafts: how often a sequence had some in a step, how many these
+    were, and how many of them were accepted.
+    """
 
     num_running: int
     num_waiting: int
@@ -22,6 +27,9 @@ class EngineStats:
     prefix_cache_hits: int
     num_preemptions: int
     num_compiles: int
+    num_drafted_rows: int
+    num_drafts: int
+    num_accepted_drafts: int
     queue_time_s: Histogram
     prefill_time_s: Histogram
     step_tokens: Histogram
@@ -35,7 +43,7 @@ class CoreStats:
         self.prefill_time_s = Histogram(QUEUE_S)
         self.step_tokens = Histogram(TOKENS)
         self.num_steps = self.num_output_tokens = 0
-        self.num_accepted_drafts = 0
+        self.num_drafted_rows = self.num_drafts = self.num_accepted_drafts = 0
 
     def planned(self, plan: StepPlan, tracked: Mapping[str, Tracked]) -> None:
         """Counts a step."""
@@ -49,6 +57,11 @@ class CoreStats:
             if one.started_at is None:
                 one.started_at = now
                 self.queue_time_s.observe(now - one.arrived_at)
+
+    def drafted(self, drafts: Drafts) -> None:
+        """Counts what is proposed for a step: rows that have drafts, and these."""
+        self.num_drafted_rows += int(np.count_nonzero(drafts.counts_D))
+        self.num_drafts += drafts.num_tokens
 
     def drew(self, tracked: Tracked, num_tokens: int) -> None:
         """Counts tokens of a request."""

@@ -8,6 +8,7 @@ Axes: T tokens of the flat batch, D decoding rows, C tiles, P pages of a row at 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,7 +25,7 @@ class StepInputs(NamedTuple):
     """Parts of the vector; arrays of JAX in the program, of NumPy on the host.
 
     Attributes:
-        ids: tokens [T]; `UNKNOWN` for the last one drawn in the row's slot.
+        ids: tokens [T], drafts left out; `UNKNOWN` for the last one drawn in the row's slot.
         positions: their places [T], -1 for padding.
         decode_slots: slots of the decoding rows [D].
         decode_tables: their block tables [D, P].
@@ -76,7 +77,7 @@ def pack_inputs(
     shape: StepShape,
     block_tables: Int32[np.ndarray, "S P"],
     *,
-    drafts: dict[int, list[int]] | None = None,
+    num_drafts: Sequence[int] | Int32[np.ndarray, " D"] = (),
 ) -> Int32[np.ndarray, " X"]:
     """Returns the vector of a plan.
 
@@ -84,7 +85,8 @@ def pack_inputs(
         plan: what is to be computed.
         shape: that it is padded to.
         block_tables: of all slots; what each row reads is a copy.
-        drafts: tokens proposed after the input of decoding rows, by their index.
+        num_drafts: how many tokens are proposed after the input of each decoding row; the program is told them apart, as the
+            host may not know them.
     """
     width = block_tables.shape[1]
     packed = np.zeros(packed_size(shape, width), np.int32)
@@ -92,7 +94,7 @@ def pack_inputs(
     inputs.positions[:] = -1
     # Slots of padding are one past the end: what is written there is dropped.
     inputs.decode_slots[:] = inputs.tile_slots[:] = len(block_tables)
-    _fill_decode(inputs, plan, shape, block_tables, drafts or {})
+    _fill_decode(inputs, plan, shape, block_tables, num_drafts)
     _fill_tiles(inputs, plan, shape, block_tables)
     return packed
 
@@ -102,7 +104,7 @@ def _fill_decode(
     plan: StepPlan,
     shape: StepShape,
     tables: np.ndarray,
-    drafts: dict[int, list[int]],
+    num_drafts: Sequence[int] | np.ndarray,
 ) -> None:
     Q = shape.tokens_per_decode
     inputs.draws_at[: shape.num_decode_tokens] = np.arange(shape.num_decode_tokens)
@@ -117,9 +119,9 @@ def _fill_decode(
         start = index * Q
         ids[start] = row.input_ids[0] if row.input_ids else UNKNOWN
         positions[start] = row.position
-        for offset, draft in enumerate(drafts.get(index, ()), start=1):
-            ids[start + offset] = draft
-            positions[start + offset] = row.position + offset
+        if index < len(num_drafts):
+            end = 1 + num_drafts[index]
+            positions[start : start + end] = np.arange(row.position, row.position + end)
 
 
 def _fill_tiles(inputs: StepInputs, plan: StepPlan, shape: StepShape, tables: np.ndarray) -> None:

@@ -55,13 +55,20 @@ def forward_fn(model: BaseLayer, shape: StepShape, width: int) -> Callable[..., 
     """
 
     def forward(
-        params: Tree, state: Tree, last_ids_S: Int[Array, " S"], packed: Int[Array, " X"]
+        params: Tree,
+        state: Tree,
+        last_ids_S: Int[Array, " S"],
+        packed: Int[Array, " X"],
+        draft_DK: Int[Array, "D K"] | None,
     ) -> tuple[Float[Array, "R V"], Tree]:
         inputs = unpack_inputs(packed, shape, width)
         logits_1RV, collection = functional(
             model,
             params=params,
-            args=(_input_ids(inputs, shape, last_ids_S)[None], _token_info(inputs, shape)),
+            args=(
+                _input_ids(inputs, shape, last_ids_S, draft_DK)[None],
+                _token_info(inputs, shape),
+            ),
             kwargs={"at_R": inputs.draws_at},
             state=state,
             is_training=False,
@@ -72,11 +79,16 @@ def forward_fn(model: BaseLayer, shape: StepShape, width: int) -> Callable[..., 
     return forward
 
 
-def _input_ids(inputs: StepInputs, shape: StepShape, last_ids_S: Array) -> Int[Array, " T"]:
-    firsts = jnp.arange(shape.decode_rows) * shape.tokens_per_decode
-    last = jnp.take(last_ids_S, inputs.decode_slots, mode="clip")
-    known = jnp.take(inputs.ids, firsts)
-    return inputs.ids.at[firsts].set(jnp.where(known == UNKNOWN, last, known))
+def _input_ids(
+    inputs: StepInputs, shape: StepShape, last_ids_S: Array, draft_DK: Array | None
+) -> Int[Array, " T"]:
+    D, Q = shape.decode_rows, shape.tokens_per_decode
+    first_D = inputs.ids[: D * Q : Q]
+    last_D = jnp.take(last_ids_S, inputs.decode_slots, mode="clip")
+    decoded_DQ = jnp.where(first_D == UNKNOWN, last_D, first_D)[:, None]
+    if draft_DK is not None:
+        decoded_DQ = jnp.concatenate([decoded_DQ, draft_DK], axis=1)
+    return jnp.concatenate([decoded_DQ.reshape(-1), inputs.ids[D * Q :]])
 
 
 def _token_info(inputs: StepInputs, shape: StepShape) -> TokenInfo:
@@ -137,14 +149,17 @@ def check_fn(variant: SamplerVariant, shape: StepShape) -> Callable[..., Any]:
         rows: SamplingRows,
         bias: Any,
         allowed_RW: Any,
-        draft_RK: Int[Array, "R K"],
-        num_drafts_R: Int[Array, " R"],
+        draft_DK: Int[Array, "D K"],
+        num_drafts_D: Int[Array, " D"],
+        probs_DKV: Float[Array, "D K V"] | None,
+        certain_D: Bool[Array, " D"] | None,
     ) -> tuple[Int[Array, "R X"], Int[Array, " S"], Seen | None]:
         V = logits_NV.shape[-1]
         decoded = logits_NV[: D * Q].reshape(D, Q, V)
         # A prompt's row has no drafts, so that only the first of its positions is read.
         ended = jnp.broadcast_to(logits_NV[D * Q : D * Q + P, None], (P, Q, V))
         logits_RQV = jnp.concatenate([decoded, ended])
+        for_all = lambda x: jnp.pad(x, [(0, P), *[(0, 0)] * (x.ndim - 1)])
         edits: dict[str, Any] = {}
         if variant.penalizes:
             assert seen is not None
@@ -152,7 +167,16 @@ def check_fn(variant: SamplerVariant, shape: StepShape) -> Callable[..., Any]:
         if variant.edits:
             each = lambda x: jnp.repeat(x[:, None], Q, axis=1)
             edits |= {"bias": tuple(map(each, bias)), "allowed_RQW": each(allowed_RW)}
-        found = verify(logits_RQV, draft_RK, num_drafts_R, rows, variant=variant, **edits)
+        found = verify(
+            logits_RQV,
+            for_all(draft_DK),
+            for_all(num_drafts_D),
+            rows,
+            variant=variant,
+            draft_probs_RKV=None if probs_DKV is None else for_all(probs_DKV),
+            certain_R=None if certain_D is None else for_all(certain_D),
+            **edits,
+        )
         if seen is not None and variant.penalizes:
             row_R1 = slots_R[:, None]
             tokens_RQ = jnp.where(found.tokens_RQ < 0, seen.counts.shape[1], found.tokens_RQ)

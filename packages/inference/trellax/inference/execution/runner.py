@@ -11,10 +11,8 @@ Axes: S slots, R rows of logits, V vocabulary, X packed.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import time
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -22,6 +20,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int, Int32
 
+from trellax.inference.execution.compiled import Programs
+from trellax.inference.execution.drafts import Drafts, no_drafts
 from trellax.inference.execution.inputs import pack_inputs, packed_size
 from trellax.inference.execution.programs import (
     Seen,
@@ -37,16 +37,12 @@ from trellax.inference.execution.shapes import StepShape, StepShapes
 from trellax.inference.sampling import SamplerVariant, SamplingRows
 from trellax.inference.scheduling import StepPlan
 from trellax.layers import BaseLayer, PagePool, is_state_axis
-from trellax.parallel import LogicalAxisRules, sharding_scope
+from trellax.parallel import LogicalAxisRules
 
 Tree = dict[str, Any]
 
 MAX_BIASES = 320
 """Biased or banned tokens of a row: the 300 that OpenAI's interface takes, and end tokens."""
-
-
-class CompiledTooLateError(RuntimeError):
-    """A program was not compiled during warm-up, and the engine is strict."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,16 +125,18 @@ class Runner:
             is_strict: whether to compile after `warm_up` is an error.
         """
         self.model, self.params, self.sizes = model, params, sizes
-        self._mesh, self._rules, self._is_strict = mesh, axis_rules, is_strict
-        self._programs: dict[Hashable, Any] = {}
-        self._is_warm = False
-        self.num_compiles = 0
-        self.compile_seconds = 0.0
+        self._mesh = mesh
+        self.programs = Programs(mesh=mesh, axis_rules=axis_rules, is_strict=is_strict)
         self.state_axes = model.state_axes()
-        with self._scope():
+        with self.programs.scope():
             self.state = jax.jit(self._initial_state)()
         self._last_ids = self._replicated(np.zeros(sizes.num_slots, np.int32))
         self._seen: Seen | None = None
+
+    @property
+    def num_compiles(self) -> int:
+        """Programs compiled so far, for drafts too."""
+        return self.programs.num_compiles
 
     # ---- steps ----------------------------------------------------------------------------------
 
@@ -147,7 +145,7 @@ class Runner:
         plan: StepPlan,
         block_tables: Int32[np.ndarray, "S P"],
         *,
-        drafts: dict[int, list[int]] | None = None,
+        drafts: Drafts | None = None,
         scores: bool = False,
     ) -> Pass:
         """Starts a step's pass through the model.
@@ -155,14 +153,22 @@ class Runner:
         Args:
             plan: the step.
             block_tables: of all slots.
-            drafts: tokens proposed after the input of decoding rows, by their index.
+            drafts: of the rows of the plan's shape, if steps take some.
             scores: whether logits of all tokens of prompts are wanted.
         """
         shape = self.sizes.shapes.of_plan(plan, scores=scores)
-        packed = pack_inputs(plan, shape, block_tables, drafts=drafts)
+        counts = () if drafts is None else drafts.counts_D
+        packed = pack_inputs(plan, shape, block_tables, num_drafts=counts)
         program = self._forward_program(shape)
-        logits, self.state = program(self.params, self.state, self._last_ids, packed)
+        ids = self._draft_ids(shape, drafts)
+        logits, self.state = program(self.params, self.state, self._last_ids, packed, ids)
         return Pass(logits, shape)
+
+    def _draft_ids(self, shape: StepShape, drafts: Drafts | None) -> Any:
+        if shape.tokens_per_decode == 1:
+            assert drafts is None, "Steps of these shapes take no drafts."
+            return None
+        return (drafts or no_drafts(shape.decode_rows, shape.tokens_per_decode - 1)).ids_DK
 
     def draw(
         self,
@@ -171,7 +177,7 @@ class Runner:
         rows: SamplingRows,
         variant: SamplerVariant,
         *,
-        drafts: dict[int, list[int]] | None = None,
+        drafts: Drafts | None = None,
         bias: tuple[np.ndarray, np.ndarray] | None = None,
         allowed: np.ndarray | None = None,
     ) -> Drawn:
@@ -186,6 +192,8 @@ class Runner:
             bias: ids and values [R, MAX_BIASES], for a variant that edits.
             allowed: bit mask [R, W], for a variant that edits.
         """
+        if drafts is not None and drafts.probs_DKV is not None:
+            variant = _checks_probs(variant)
         if variant.penalizes:
             self._make_seen()
         seen = self._seen if variant.penalizes else None
@@ -196,7 +204,7 @@ class Runner:
             bias = allowed = None
         arrays: tuple[Any, ...] = (
             *(step.logits, self._last_ids, seen, slots, rows, bias, allowed),
-            *_drafts(step.shape, drafts or {}),
+            *_draft_arrays(step.shape, drafts),
         )
         program = self._draw_program(step.shape, arrays, variant)
         packed, self._last_ids, seen = program(*arrays)
@@ -209,7 +217,7 @@ class Runner:
         logits = step.logits
         key = ("score", logits.shape, num_top)
         fn = score_fn(step.shape.num_draws, num_top)
-        return self._compiled(key, fn, (logits, next_ids))(logits, next_ids)
+        return self.programs.compiled(key, fn, (logits, next_ids))(logits, next_ids)
 
     # ---- penalties ------------------------------------------------------------------------------
 
@@ -222,7 +230,7 @@ class Runner:
             self._padded_ids(prompt_ids),
             self._padded_ids(output_ids),
         )
-        self._seen = self._compiled(("see",), see, args, donated=(0,))(*args)
+        self._seen = self.programs.compiled(("see",), see, args, donated=(0,))(*args)
 
     def _make_seen(self) -> None:
         if self._seen is None:
@@ -252,7 +260,7 @@ class Runner:
         indices = self._indices(pages, slot)
         args = (self.state, indices)
         fn = lambda state, indices: moved_out(state, self.state_axes, indices)
-        taken = self._compiled(("out", indices["page"].shape), fn, args)(*args)
+        taken = self.programs.compiled(("out", indices["page"].shape), fn, args)(*args)
         return jax.device_get(self._cut(taken, len(pages)))
 
     def put_in(self, arrays: Tree, pages: tuple[int, ...], slot: int) -> None:
@@ -260,7 +268,7 @@ class Runner:
         indices = self._indices(pages, slot)
         args = (self.state, indices, self._padded(arrays, len(indices["page"])))
         fn = lambda state, indices, new: moved_in(state, self.state_axes, indices, new)
-        program = self._compiled(("in", indices["page"].shape), fn, args, donated=(0,))
+        program = self.programs.compiled(("in", indices["page"].shape), fn, args, donated=(0,))
         self.state = program(*args)
 
     def _indices(self, pages: tuple[int, ...], slot: int) -> dict[str, np.ndarray]:
@@ -289,22 +297,36 @@ class Runner:
 
     # ---- programs -------------------------------------------------------------------------------
 
-    def warm_up(self, variants: tuple[SamplerVariant, ...] = ()) -> None:
+    def warm_up(
+        self, variants: tuple[SamplerVariant, ...] = (), *, with_draft_probs: bool = False
+    ) -> None:
         """Compiles a program for every shape, and the given variants of drawing for each number of rows.
 
         Args:
             variants: beside the plainest two, which are always compiled.
+            with_draft_probs: whether drafts may come with the distributions that they were drawn from.
         """
         shapes = self.sizes.shapes.all()
         for shape in shapes:
             self._forward_program(shape)
         plain = (SamplerVariant(greedy=True), SamplerVariant())
         for shape in shapes:
-            for variant in dict.fromkeys((*plain, *variants)):
-                self._warm_draw(shape, variant)
-        self._is_warm = True
+            wanted = dict.fromkeys((*plain, *variants))
+            for variant in wanted:
+                self._warm_draw(shape, variant, None)
+            if with_draft_probs and shape.decode_rows:
+                for variant in dict.fromkeys(_checks_probs(v) for v in wanted if not v.greedy):
+                    self._warm_draw(shape, variant, self._example_drafts(shape))
+        self.programs.is_warm = True
 
-    def _warm_draw(self, shape: StepShape, variant: SamplerVariant) -> None:
+    def _example_drafts(self, shape: StepShape) -> Drafts:
+        """Returns drafts of a model, as far as a compiler looks at them."""
+        D, K = shape.decode_rows, shape.tokens_per_decode - 1
+        probs: Any = jax.ShapeDtypeStruct((D, K, self.sizes.vocab_size), jnp.float32)
+        none = no_drafts(D, K)
+        return dataclasses.replace(none, probs_DKV=probs, certain_D=np.zeros(D, np.bool_))
+
+    def _warm_draw(self, shape: StepShape, variant: SamplerVariant, drafts: Drafts | None) -> None:
         if variant.penalizes:
             self._make_seen()
         num_rows = shape.decode_rows + shape.prefill_draws
@@ -317,49 +339,28 @@ class Runner:
             SamplingRows.of([], [], [], num_rows),
             self.no_bias(num_rows) if variant.edits else None,
             self.all_allowed(num_rows) if variant.edits else None,
-            *_drafts(shape, {}),
+            *_draft_arrays(shape, drafts),
         )
         self._draw_program(shape, arrays, variant)
 
     def _forward_program(self, shape: StepShape) -> Callable[..., Any]:
         width = self.sizes.table_width
         packed = jax.ShapeDtypeStruct((packed_size(shape, width),), jnp.int32)
-        args = (self.params, self.state, self._last_ids, packed)
+        args = (self.params, self.state, self._last_ids, packed, self._draft_ids(shape, None))
         fn = forward_fn(self.model, shape, width)
-        return self._compiled(("forward", shape), fn, args, donated=(1,))
+        return self.programs.compiled(("forward", shape), fn, args, donated=(1,))
 
     def _draw_program(
         self, shape: StepShape, arrays: tuple[Any, ...], variant: SamplerVariant
     ) -> Callable[..., Any]:
         donated = (1, 2) if variant.penalizes else (1,)
         if shape.tokens_per_decode > 1:
-            key = ("check", arrays[0].shape, shape.decode_rows, variant)
-            return self._compiled(key, check_fn(variant, shape), arrays, donated=donated)
+            has_probs = arrays[-2] is not None
+            check_key = ("check", arrays[0].shape, shape.decode_rows, variant, has_probs)
+            fn = check_fn(variant, shape)
+            return self.programs.compiled(check_key, fn, arrays, donated=donated)
         key = ("draw", arrays[0].shape, arrays[3].shape, variant)
-        return self._compiled(key, draw_fn(variant), arrays, donated=donated)
-
-    def _compiled(
-        self,
-        key: Hashable,
-        fn: Callable[..., Any],
-        args: tuple[Any, ...],
-        donated: tuple[int, ...] = (),
-    ) -> Callable[..., Any]:
-        """Returns the program of this key, compiled for arguments like `args` if it is not yet."""
-        program = self._programs.get(key)
-        if program is None:
-            if self._is_warm and self._is_strict:
-                raise CompiledTooLateError(
-                    f"A step needs a program that warm-up did not compile: {key}. Add its variant to those that are warmed "
-                    f"up, or do not run strictly."
-                )
-            started = time.perf_counter()
-            with self._scope():
-                lowered = jax.jit(fn, donate_argnums=donated).lower(*args)
-                program = self._programs[key] = lowered.compile()
-            self.num_compiles += 1
-            self.compile_seconds += time.perf_counter() - started
-        return program
+        return self.programs.compiled(key, draw_fn(variant), arrays, donated=donated)
 
     def _initial_state(self) -> Tree:
         sizes = self.sizes
@@ -373,20 +374,15 @@ class Runner:
         spec = jax.sharding.PartitionSpec()
         return jax.device_put(x, jax.sharding.NamedSharding(self._mesh, spec))
 
-    @contextlib.contextmanager
-    def _scope(self) -> Iterator[None]:
-        with sharding_scope(self._mesh, self._rules):
-            yield
+
+def _checks_probs(variant: SamplerVariant) -> SamplerVariant:
+    """Returns the variant of rows whose drafts come with distributions: one program less, and rows without limits cost no more."""
+    return dataclasses.replace(variant, truncates=True)
 
 
-def _drafts(shape: StepShape, drafts: dict[int, list[int]]) -> tuple[np.ndarray, ...]:
-    """Returns the drafts of each row and how many they are; nothing for steps that take none."""
+def _draft_arrays(shape: StepShape, drafts: Drafts | None) -> tuple[Any, ...]:
+    """Returns what the program that checks drafts is given of them; nothing for steps that take none."""
     if shape.tokens_per_decode == 1:
         return ()
-    num_rows = shape.decode_rows + shape.prefill_draws
-    ids = np.zeros((num_rows, shape.tokens_per_decode - 1), np.int32)
-    counts = np.zeros(num_rows, np.int32)
-    for index, draft in drafts.items():
-        ids[index, : len(draft)] = draft
-        counts[index] = len(draft)
-    return ids, counts
+    drafts = drafts or no_drafts(shape.decode_rows, shape.tokens_per_decode - 1)
+    return drafts.ids_DK, drafts.counts_D, drafts.probs_DKV, drafts.certain_D

@@ -11,7 +11,8 @@
   their order, and so not on the batch, the program or the devices; a probability is thereby rounded by at most 2⁻²⁷ of the
   likeliest token's. Random numbers are Threefry's, keyed by seed and step.
 - A row whose logits are no numbers, or that may draw nothing, gets token -1.
-- `verify` accepts drafts such that tokens are distributed as without; `NgramIndex` finds drafts in what was said before.
+- `verify` accepts drafts such that tokens are distributed as without; `NgramIndex` finds drafts in what was said before,
+  `draw_draft` draws them from a draft model's logits.
 - Cost, in passes over [R, V]: greedy 1, drawn 2, with top_p 3 and a little; log-probabilities 3 more. The searches of a top_k over
   135, or of `verify` with a draft model's probabilities and top_p, take tens.
 """
@@ -25,7 +26,7 @@ from trellax.inference.sampling.rows import (
     variant_for,
 )
 from trellax.inference.sampling.sampler import Sampled, sample
-from trellax.inference.sampling.verify import Verified, verify
+from trellax.inference.sampling.verify import Verified, draw_draft, verify
 
 __all__ = [
     "NUM_ALTERNATIVES",
@@ -34,6 +35,7 @@ __all__ = [
     "SamplerVariant",
     "SamplingRows",
     "Verified",
+    "draw_draft",
     "ngram_drafts",
     "pack",
     "packed_width",

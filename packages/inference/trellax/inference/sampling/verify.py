@@ -3,6 +3,8 @@
     verified = verify(logits_RQV, draft_RK, num_drafts_R, rows, variant=variant)
     tokens, logprobs = unpack_verified(np.asarray(verified.packed_RX), variant)
 
+A draft model's drafts are drawn here, too: `draw_draft` gives the distribution with each.
+
 The model has read a row's last token and K drafts after it, so that its logits at position q are those after q drafts. Axes: R rows,
 K drafts, Q = K + 1 positions, V vocabulary, N = R · Q, B biases, W words of 32 tokens, X packed.
 """
@@ -57,6 +59,7 @@ def verify(
     *,
     variant: SamplerVariant,
     draft_probs_RKV: Float[Array, "R K V"] | None = None,
+    certain_R: Bool[Array, " R"] | None = None,
     counts_RV: Int[Array, "R V"] | None = None,
     prompt_RV: Bool[Array, "R V"] | None = None,
     bias: Bias | None = None,
@@ -68,7 +71,8 @@ def verify(
     position draws as `sample` does, and drafts are accepted as long as they are what is drawn. That accepts a draft with the
     probability that the model gives it, which is the most that is possible, and the tokens are the very ones that come without
     drafts. With them, a draft d is accepted with probability min(1, p(d) / q(d)); the first that is not is replaced by a draw from
-    max(p − q, 0). A greedy row accepts what is the likeliest in either case.
+    max(p − q, 0), which accepts more, and draws other tokens for a seed than come without drafts. A greedy row accepts what is the
+    likeliest in either case.
 
     Args:
         logits_RQV: after each draft.
@@ -77,6 +81,7 @@ def verify(
         rows: each row's parameters; `step` is that of position 0.
         variant: as for `sample`.
         draft_probs_RKV: q, the distribution that each draft was drawn from.
+        certain_R: rows whose drafts are taken as certain predictions all the same.
         counts_RV: as for `sample`, before the drafts, which are counted here.
         prompt_RV: as for `sample`.
         bias: ids and values [R, Q, B].
@@ -102,13 +107,31 @@ def verify(
         tokens_RQ = draw_tokens(edited_NV, _at_positions(rows, Q), variant).reshape(R, Q)
         accepted_R = _num_leading(tokens_RQ[:, :-1] == draft_RK, num_drafts_R)
     else:
+        is_certain_R = rows.temperature <= 0
+        if certain_R is not None:
+            is_certain_R |= certain_R
         tokens_RQ, accepted_R = _speculative(
-            edited_RQV, draft_RK, num_drafts_R, rows, variant, draft_probs_RKV
+            *(edited_RQV, draft_RK, num_drafts_R, rows, variant, draft_probs_RKV, is_certain_R)
         )
     tokens_RQ = jnp.where(jnp.arange(Q) <= accepted_R[:, None], tokens_RQ, -1)
     packed_NX = pack(tokens_RQ.reshape(-1), _flat(logits_RQV), variant)
     packed_RX = jnp.concatenate([accepted_R[:, None], packed_NX.reshape(R, -1)], axis=-1)
     return Verified(tokens_RQ, accepted_R, packed_RX)
+
+
+def draw_draft(
+    logits_RV: Float[Array, "R V"], rows: SamplingRows, *, variant: SamplerVariant
+) -> tuple[Int32[Array, " R"], Float[Array, "R V"] | None]:
+    """Returns a draft for each row from a draft model's logits, and the distributions for `verify`; None of a greedy variant.
+
+    A draft that is drawn with the seed and step of the token that it predicts is what that token is, if the models agree: so
+    drafts count as certain. Distributions are of use where the seed is another one.
+    """
+    draft_R = jnp.maximum(draw_tokens(logits_RV, rows, variant), 0)
+    if variant.greedy:
+        return draft_R, None
+    V = logits_RV.shape[-1]
+    return draft_R, _Distribution.of(logits_RV, rows, variant).probabilities()[:, :V]
 
 
 def _speculative(
@@ -118,32 +141,29 @@ def _speculative(
     rows: SamplingRows,
     variant: SamplerVariant,
     draft_probs_RKV: Float[Array, "R K V"],
+    is_certain_R: Bool[Array, " R"],
 ) -> tuple[Int32[Array, "R Q"], Int32[Array, " R"]]:
     """Returns tokens and how many drafts are accepted, for drafts that were drawn from known distributions."""
     R, Q, V = logits_RQV.shape
     K = Q - 1
-    greedy = dataclasses.replace(variant, greedy=True)
-    likeliest_RQ = draw_tokens(_flat(logits_RQV), _at_positions(rows, Q), greedy).reshape(R, Q)
-    accepted_RK = likeliest_RQ[:, :K] == draft_RK
+    own_RQ = draw_tokens(_flat(logits_RQV), _at_positions(rows, Q), variant).reshape(R, Q)
+    agreed_RK = own_RQ[:, :K] == draft_RK
     if variant.greedy:
-        return likeliest_RQ, _num_leading(accepted_RK, num_drafts_R)
-    target = _Target.of(_flat(logits_RQV[:, :K]), _at_positions(rows, K), variant)
+        return own_RQ, _num_leading(agreed_RK, num_drafts_R)
+    target = _Distribution.of(_flat(logits_RQV[:, :K]), _at_positions(rows, K), variant)
     chance_N = target.probability(draft_RK.reshape(-1))
     draft_chance_N = _take(_flat(draft_probs_RKV), draft_RK.reshape(-1))
     wins_N = _uniform(target.rows, ACCEPT) * draft_chance_N < chance_N
-    wins_RK = wins_N.reshape(R, K) & (likeliest_RQ[:, :K] >= 0)
-    is_greedy_R = rows.temperature <= 0
-    accepted_RK = jnp.where(is_greedy_R[:, None], accepted_RK, wins_RK)
+    wins_RK = wins_N.reshape(R, K) & (own_RQ[:, :K] >= 0)
+    accepted_RK = jnp.where(is_certain_R[:, None], agreed_RK, wins_RK)
     accepted_R = _num_leading(accepted_RK, num_drafts_R)
 
     # The token after the accepted drafts: of the residual if a draft was refused there, of the model's own otherwise.
-    after = dataclasses.replace(rows, step=rows.step + accepted_R)
-    own_R = draw_tokens(_position(logits_RQV, accepted_R), after, variant)
-    refused_R = jnp.minimum(accepted_R, K - 1)
-    refused_N = jnp.arange(R) * K + refused_R
+    own_R = _take(own_RQ, accepted_R)
+    refused_N = jnp.arange(R) * K + jnp.minimum(accepted_R, K - 1)
     refused = jax.tree.map(lambda values_N: values_N[refused_N], target)
     residual_R = refused.draw_beyond(_flat(draft_probs_RKV)[refused_N], own_R)
-    is_own_R = is_greedy_R | (accepted_R == num_drafts_R) | (own_R < 0)
+    is_own_R = is_certain_R | (accepted_R == num_drafts_R) | (own_R < 0)
     last_R = jnp.where(is_own_R, own_R, residual_R)
     drafts_RQ = jnp.pad(draft_RK, ((0, 0), (0, 1)))
     return jnp.where(jnp.arange(Q) < accepted_R[:, None], drafts_RQ, last_R[:, None]), accepted_R
@@ -151,8 +171,8 @@ def _speculative(
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class _Target:
-    """The distributions p that tokens are to have, for N rows of positions.
+class _Distribution:
+    """What tokens of N rows are drawn from.
 
     Attributes:
         weights: unnormalized.
@@ -167,7 +187,7 @@ class _Target:
     rows: SamplingRows
 
     @classmethod
-    def of(cls, logits_NV: Array, rows: SamplingRows, variant: SamplerVariant) -> _Target:
+    def of(cls, logits_NV: Array, rows: SamplingRows, variant: SamplerVariant) -> _Distribution:
         stripes = Stripes.of(logits_NV.shape[-1])
         logits_NV = stripes.pad(logits_NV, fill=-jnp.inf)
         peaks_NC = column_peaks(stripes, logits_NV)
@@ -181,21 +201,25 @@ class _Target:
         return cls(weights, cut, total_N, rows)
 
     def probability(self, token_N: Int[Array, " N"]) -> Float[Array, " N"]:
-        """Returns p of a token each."""
+        """Returns the probability of a token each."""
         at = self.weights.place(token_N)
         weight_N = self.weights.of_tokens(token_N).astype(jnp.float32)
         return jnp.where(self.cut.before(at.logit, at.id), weight_N / self.total_N, 0)
 
-    def draw_beyond(
-        self, draft_probs_NV: Float[Array, "N V"], otherwise_N: Int[Array, " N"]
-    ) -> Int[Array, " N"]:
-        """Returns draws from max(p − q, 0); `otherwise_N` where rounding has left nothing of it."""
-        stripes, logits_NV = self.weights.stripes, self.weights.logits_RV.astype(jnp.float32)
+    def probabilities(self) -> Float[Array, "N V"]:
+        """Returns those of all tokens, and 0 for what the vocabulary is padded with."""
+        logits_NV = self.weights.logits_RV.astype(jnp.float32)
         cut = Cut(self.cut.logit[:, None], self.cut.id[:, None])
         ids_V = jnp.arange(logits_NV.shape[1], dtype=jnp.int32)
         probs_NV = self.weights.of(logits_NV).astype(jnp.float32) / self.total_N[:, None]
-        probs_NV = jnp.where(cut.before(logits_NV, ids_V), probs_NV, 0)
-        excess_NV = jnp.maximum(probs_NV - stripes.pad(draft_probs_NV, fill=0), 0)
+        return jnp.where(cut.before(logits_NV, ids_V), probs_NV, 0)
+
+    def draw_beyond(
+        self, draft_probs_NV: Float[Array, "N V"], otherwise_N: Int[Array, " N"]
+    ) -> Int[Array, " N"]:
+        """Returns draws from max(p − q, 0), where p is this distribution; `otherwise_N` where rounding has left nothing of it."""
+        stripes = self.weights.stripes
+        excess_NV = jnp.maximum(self.probabilities() - stripes.pad(draft_probs_NV, fill=0), 0)
         peak_N = jnp.max(excess_NV, axis=-1)
         peak_N1 = jnp.where(peak_N > 0, peak_N, 1)[:, None]
         weights_NV = scaled(excess_NV / peak_N1)
@@ -238,10 +262,6 @@ def _num_leading(accepted_RK: Bool[Array, "R K"], num_drafts_R: Array) -> Int32[
     is_draft_RK = jnp.arange(accepted_RK.shape[1]) < num_drafts_R[:, None]
     leading_RK = jnp.cumprod((accepted_RK & is_draft_RK).astype(jnp.int32), axis=-1)
     return jnp.sum(leading_RK, axis=-1, dtype=jnp.int32)
-
-
-def _position(values_RQV: Array, position_R: Int[Array, " R"]) -> Array:
-    return values_RQV[jnp.arange(values_RQV.shape[0]), position_R]
 
 
 def _take(values_NV: Array, id_N: Int[Array, " N"]) -> Array:
