@@ -26,7 +26,7 @@ FEW_SHAPES = {"max_sequences": 2, "max_tokens_per_step": 16, "max_prefill_rows":
 
 WAYS: dict[str, dict[str, Any]] = {
     "at once": {},
-    "small chunks": {"max_tokens_per_step": 8},
+    "small chunks": {"max_tokens_per_step": 9},
     "pre-empted, computed again": {"cache_tokens": 64},
     "pre-empted, swapped": {"cache_tokens": 64, "preemption": "swap", "swap_tokens": 400},
     "contiguous": {"cache": "contiguous"},

@@ -85,7 +85,7 @@ class Engine:
         self._commands: collections.deque[Callable[[], None]] = collections.deque()
         self._wake = threading.Condition()
         self._callers: dict[str, _Caller] = {}
-        self._is_closing = self._has_failed = False
+        self._is_closing = self._has_failed = self._is_over = False
         self._num_pending = 0
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self._thread.start()
@@ -127,8 +127,7 @@ class Engine:
         matchers = [await self._matcher(request) for request in requests]
         caller = _Caller(asyncio.get_running_loop())
         adds = list(zip(requests, matchers, strict=True))
-        self._num_pending += len(adds)
-        self._command(lambda: self._add(caller, adds))
+        self._ask(lambda: self._add(caller, adds), num_requests=len(adds))
         pieces = self._followed(caller, {request.id for request in requests})
         async with contextlib.aclosing(pieces):
             async for output in pieces:
@@ -149,8 +148,7 @@ class Engine:
         self.check(request)
         matcher = await self._matcher(request)
         caller = _Caller(asyncio.get_running_loop())
-        self._num_pending += 1
-        self._command(lambda: self._add(caller, [(request, matcher)], earlier_ids))
+        self._ask(lambda: self._add(caller, [(request, matcher)], earlier_ids), num_requests=1)
         try:
             output = await caller.outputs.get()
         except asyncio.CancelledError:
@@ -179,7 +177,7 @@ class Engine:
                 self._callers[request.id] = caller
             caller.loop.call_soon_threadsafe(taken.set_result, found)
 
-        self._command(take)
+        self._ask(take)
         return self._followed(caller, {request.id}) if await taken else None
 
     async def _followed(self, caller: _Caller, running: set[str]) -> AsyncGenerator[Output, None]:
@@ -255,26 +253,53 @@ class Engine:
 
     # ---- the thread -----------------------------------------------------------------------------
 
-    def _command(self, command: Callable[[], None]) -> None:
+    def _command(self, command: Callable[[], None], *, num_requests: int = 0) -> bool:
+        """Has the thread do something; returns False if it has ended, and nothing will be done.
+
+        Args:
+            command: what to do.
+            num_requests: that it adds; they count as pending until the command begins.
+        """
         with self._wake:
+            if self._is_over:
+                return False
+            self._num_pending += num_requests
             self._commands.append(command)
             self._wake.notify()
+            return True
+
+    def _ask(self, command: Callable[[], None], *, num_requests: int = 0) -> None:
+        """Does the same for a caller who waits for an answer.
+
+        Raises:
+            QueueFullError: there will be none.
+        """
+        if not self._command(command, num_requests=num_requests):
+            raise QueueFullError("requests", retry_after_s=5.0)
 
     def _run(self) -> None:
+        message = "The server is shutting down."
         try:
             while not self._is_closing:
                 self._take_commands()
                 if self._core.has_work:
                     self._deliver(self._core.step())
-            self._deliver(self._core.fail_all("The server is shutting down."))
         except Exception:
-            self._has_failed = True
+            self._has_failed, message = True, _FAULT
             logging.getLogger(__name__).exception("The engine has failed.")
-            with contextlib.suppress(Exception):
-                self._take_commands()
-            self._deliver(self._core.fail_all(_FAULT))
-            if self._on_failure is not None:
-                self._on_failure()
+        self._take_last_commands()
+        self._deliver(self._core.fail_all(message))
+        if self._has_failed and self._on_failure is not None:
+            self._on_failure()
+
+    def _take_last_commands(self) -> None:
+        """Takes up what was asked for before the end, so that it is answered, and nothing more."""
+        with self._wake:
+            self._is_over = True
+            commands, self._commands = self._commands, collections.deque()
+        for command in commands:
+            with contextlib.suppress(Exception):  # The core may be what has failed.
+                command()
 
     def _take_commands(self) -> None:
         """Does what was asked for; without work it waits until something is."""
@@ -291,7 +316,8 @@ class Engine:
         adds: Sequence[tuple[Request, Matcher | None]],
         earlier_ids: tuple[int, ...] = (),
     ) -> None:
-        self._num_pending -= len(adds)
+        with self._wake:
+            self._num_pending -= len(adds)
         for request, matcher in adds:
             try:
                 self._core.add(request, matcher, earlier_ids)

@@ -1,6 +1,6 @@
 """The functions that are compiled for a step: the model's pass over it, and what becomes of its logits.
 
-    logits_RV, state = forward(params, state, last_ids_S, packed)
+    logits_RV, scored_TV, state = forward(params, state, last_ids_S, packed)
     packed_RX, last_ids_S = draw(logits_RV, last_ids_S, slots_R, rows)
 
 They are two programs, so that there are few of each: the first depends on a step's sizes, the second on how its requests are
@@ -60,7 +60,7 @@ def forward_fn(model: BaseLayer, shape: StepShape, width: int) -> Callable[..., 
         last_ids_S: Int[Array, " S"],
         packed: Int[Array, " X"],
         draft_DK: Int[Array, "D K"] | None,
-    ) -> tuple[Float[Array, "R V"], Tree]:
+    ) -> tuple[Float[Array, "R V"], Float[Array, "T V"] | None, Tree]:
         inputs = unpack_inputs(packed, shape, width)
         logits_1RV, collection = functional(
             model,
@@ -74,7 +74,9 @@ def forward_fn(model: BaseLayer, shape: StepShape, width: int) -> Callable[..., 
             is_training=False,
             method="logits",
         )
-        return logits_1RV[0], with_updates(state, collection.state_updates)
+        logits_RV, num_draws = logits_1RV[0], shape.num_draws
+        scored_TV = logits_RV[num_draws:] if shape.scores else None
+        return logits_RV[:num_draws], scored_TV, with_updates(state, collection.state_updates)
 
     return forward
 
@@ -115,7 +117,6 @@ def draw_fn(variant: SamplerVariant) -> Callable[..., Any]:
         bias: Any,
         allowed_RW: Any,
     ) -> tuple[Int[Array, "R X"], Int[Array, " S"], Seen | None]:
-        logits_RV = logits_RV[: slots_R.shape[0]]
         edits: dict[str, Any] = {}
         if variant.penalizes:
             assert seen is not None

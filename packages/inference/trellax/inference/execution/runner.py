@@ -34,7 +34,7 @@ from trellax.inference.execution.programs import (
 )
 from trellax.inference.execution.scores import score_fn
 from trellax.inference.execution.shapes import StepShape, StepShapes
-from trellax.inference.sampling import SamplerVariant, SamplingRows
+from trellax.inference.sampling import NUM_ALTERNATIVES, SamplerVariant, SamplingRows
 from trellax.inference.scheduling import StepPlan
 from trellax.layers import BaseLayer, PagePool, is_state_axis
 from trellax.parallel import LogicalAxisRules
@@ -75,11 +75,13 @@ class Pass:
     """A step that computes: its logits will be there.
 
     Attributes:
-        logits: of the rows that are drawn from, and then of those that are scored.
+        logits: of the rows that are drawn from.
+        scored: logits of all tokens of tiles; None if they are not wanted.
         shape: of the step.
     """
 
     logits: jax.Array
+    scored: jax.Array | None
     shape: StepShape
 
 
@@ -161,8 +163,9 @@ class Runner:
         packed = pack_inputs(plan, shape, block_tables, num_drafts=counts)
         program = self._forward_program(shape)
         ids = self._draft_ids(shape, drafts)
-        logits, self.state = program(self.params, self.state, self._last_ids, packed, ids)
-        return Pass(logits, shape)
+        args = (self.params, self.state, self._last_ids, packed, ids)
+        logits, scored, self.state = program(*args)
+        return Pass(logits, scored, shape)
 
     def _draft_ids(self, shape: StepShape, drafts: Drafts | None) -> Any:
         if shape.tokens_per_decode == 1:
@@ -214,10 +217,8 @@ class Runner:
 
     def score(self, step: Pass, next_ids: Int32[np.ndarray, " T"], num_top: int) -> jax.Array:
         """Starts computing the log-probability of each prompt token's successor, as `unpack` reads it."""
-        logits = step.logits
-        key = ("score", logits.shape, num_top)
-        fn = score_fn(step.shape.num_draws, num_top)
-        return self.programs.compiled(key, fn, (logits, next_ids))(logits, next_ids)
+        assert step.scored is not None, "The pass was not asked for scores."
+        return self._score_program(step.shape, num_top)(step.scored, next_ids)
 
     # ---- penalties ------------------------------------------------------------------------------
 
@@ -309,6 +310,9 @@ class Runner:
         shapes = self.sizes.shapes.all()
         for shape in shapes:
             self._forward_program(shape)
+            if shape.scores:
+                for num_top in (0, NUM_ALTERNATIVES):
+                    self._score_program(shape, num_top)
         plain = (SamplerVariant(greedy=True), SamplerVariant())
         for shape in shapes:
             wanted = dict.fromkeys((*plain, *variants))
@@ -349,6 +353,12 @@ class Runner:
         args = (self.params, self.state, self._last_ids, packed, self._draft_ids(shape, None))
         fn = forward_fn(self.model, shape, width)
         return self.programs.compiled(("forward", shape), fn, args, donated=(1,))
+
+    def _score_program(self, shape: StepShape, num_top: int) -> Callable[..., Any]:
+        num_scored = shape.tiles * shape.tile_length
+        logits = jax.ShapeDtypeStruct((num_scored, self.sizes.vocab_size), jnp.float32)
+        args = (logits, np.zeros(num_scored, np.int32))
+        return self.programs.compiled(("score", num_scored, num_top), score_fn(num_top), args)
 
     def _draw_program(
         self, shape: StepShape, arrays: tuple[Any, ...], variant: SamplerVariant

@@ -103,11 +103,13 @@ class StepShapes:
         return (self.max_tiles,) if self.is_fixed else _powers(2, self.max_tiles, 2)
 
     def fitting(self, *, num_decode: int, num_tiles: int, scores: bool = False) -> StepShape:
-        """Returns the least shape that holds a step."""
+        """Returns the least shape that holds a step. There is one only for scores, which are seldom asked for."""
+        if scores:
+            return self._shape(self.mixed_decode_sizes[-1], self.max_tiles, scores=True)
         if not num_tiles:
             return self._shape(_at_least(self.decode_sizes, num_decode), 0)
         decode_rows = _at_least(self.mixed_decode_sizes, num_decode)
-        return self._shape(decode_rows, _at_least(self.tile_sizes, num_tiles), scores=scores)
+        return self._shape(decode_rows, _at_least(self.tile_sizes, num_tiles))
 
     def of_plan(self, plan: StepPlan, *, scores: bool = False) -> StepShape:
         """Returns the shape for a plan."""
@@ -118,7 +120,7 @@ class StepShapes:
         """Returns every shape, those that steps have most often first."""
         decode = [self._shape(rows, 0) for rows in self.decode_sizes]
         mixed = [self._shape(r, t) for t in self.tile_sizes for r in self.mixed_decode_sizes]
-        return decode + mixed
+        return [*decode, *mixed, self.fitting(num_decode=0, num_tiles=1, scores=True)]
 
     def _shape(self, decode_rows: int, tiles: int, *, scores: bool = False) -> StepShape:
         return StepShape(
