@@ -1,6 +1,6 @@
 """Runs an engine over several devices and prints its tokens and log-probabilities as JSON; a process of its own for their number.
 
-    python -m tests.engine.mesh_program '{"kind": "rotary", "mesh": {"model": 2}}'
+python -m tests.engine.mesh_program '{"kind": "rotary", "mesh": {"model": 2}, "warms_up": false}'
 """
 
 from __future__ import annotations
@@ -19,11 +19,16 @@ def answers(kind: str, **fields: Any) -> dict[str, Any]:
     from trellax.inference.engine import EngineConfig, build_core
 
     cfg, params = parameters(kind)
-    few_shapes = {"max_sequences": 2, "max_tokens_per_step": 16, "max_prefill_rows": 1}
+    few_shapes = {
+        "max_sequences": 2,
+        "max_tokens_per_step": 16,
+        "max_prefill_rows": 1,
+        "max_length": 32,
+    }
     engine_cfg = finalize(EngineConfig.default_config().set(**SMALL | few_shapes | fields))
     placed = lambda model, shardings: jax.device_put(params, shardings)
     core = build_core(engine_cfg, cfg, placed, checks_invariants=True)
-    pieces = run(core, requests(prompts([5, 19, 3]), logprobs=0, max_tokens=8), arrive_every=1)
+    pieces = run(core, requests(prompts([5, 19, 3]), logprobs=1, max_tokens=8), arrive_every=1)
     logprobs = {
         name: [x.logprob for output in outputs for x in output.logprobs or ()]
         for name, outputs in pieces.items()
@@ -43,4 +48,5 @@ if __name__ == "__main__":
     from trellax.parallel import MeshShape
 
     wanted = json.loads(sys.argv[1])
-    print(json.dumps(answers(wanted["kind"], mesh_shape=MeshShape(**wanted["mesh"]))))
+    fields = {"warms_up": wanted["warms_up"], "is_strict": wanted["warms_up"]}
+    print(json.dumps(answers(wanted["kind"], mesh_shape=MeshShape(**wanted["mesh"]), **fields)))

@@ -14,11 +14,11 @@ import pytest
 from tests.engine import mesh_program
 
 
-def over_devices(kind: str, mesh: dict[str, int]) -> Any:
+def over_devices(kind: str, mesh: dict[str, int], warms_up: bool) -> Any:
     """Returns the answers of a process with two devices."""
     command = [sys.executable, "-m", "tests.engine.mesh_program"]
     done = subprocess.run(
-        [*command, json.dumps({"kind": kind, "mesh": mesh})],
+        [*command, json.dumps({"kind": kind, "mesh": mesh, "warms_up": warms_up})],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "JAX_PLATFORMS": "cpu"},
         capture_output=True,
         text=True,
@@ -29,15 +29,18 @@ def over_devices(kind: str, mesh: dict[str, int]) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("kind", "mesh"),
+    ("kind", "mesh", "warms_up"),
     [
-        ("rotary", {"model": 2}),
-        ("grouped queries", {"model": 2}),
-        ("experts", {"expert": 2}),
+        ("rotary", {"model": 2}, True),
+        ("grouped queries", {"model": 2}, False),
+        ("experts", {"expert": 2}, False),
     ],
 )
-def test_a_model_over_two_devices_says_what_one_says(kind: str, mesh: dict[str, int]) -> None:
-    found, expected = over_devices(kind, mesh), mesh_program.answers(kind)
+def test_a_model_over_two_devices_says_what_one_says(
+    kind: str, mesh: dict[str, int], warms_up: bool
+) -> None:
+    """With all programs compiled before the first request, or each when it is needed."""
+    found, expected = over_devices(kind, mesh, warms_up), mesh_program.answers(kind)
     assert found["tokens"] == expected["tokens"]
     for name, logprobs in expected["logprobs"].items():
         np.testing.assert_allclose(found["logprobs"][name], logprobs, atol=1e-5)

@@ -27,6 +27,7 @@ from trellax.inference.execution.runner import RunnerSizes
 from trellax.inference.requests import SamplingParams
 from trellax.inference.sampling import SamplerVariant, SamplingRows, draw_draft
 from trellax.layers import BaseLayer, RowGroup, TokenInfo, functional, with_updates
+from trellax.parallel import constrain
 
 Tree = dict[str, Any]
 
@@ -271,7 +272,9 @@ class DraftRunner:
 
         steps_K = jnp.arange(self._num_tokens)
         (state, _), drafted = jax.lax.scan(draft_one, (state, rows.last_ids), steps_K)
-        ids_DK, probs_DKV = jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1), drafted)
+        # Whole on each device, as the program that checks them was compiled for.
+        of_rows = lambda x: constrain(jnp.moveaxis(x, 0, 1), (None,) * x.ndim)
+        ids_DK, probs_DKV = jax.tree.map(of_rows, drafted)
         return ids_DK, probs_DKV, state
 
     def _logits(

@@ -334,7 +334,7 @@ class Runner:
         if variant.penalizes:
             self._make_seen()
         num_rows = shape.decode_rows + shape.prefill_draws
-        logits = jax.ShapeDtypeStruct((shape.num_draws, self.sizes.vocab_size), jnp.float32)
+        logits = self._example_logits(shape, shape.num_draws, output=0)
         arrays = (
             logits,
             self._last_ids,
@@ -347,16 +347,22 @@ class Runner:
         )
         self._draw_program(shape, arrays, variant)
 
-    def _forward_program(self, shape: StepShape) -> Callable[..., Any]:
+    def _forward_program(self, shape: StepShape) -> Any:
         width = self.sizes.table_width
         packed = jax.ShapeDtypeStruct((packed_size(shape, width),), jnp.int32)
         args = (self.params, self.state, self._last_ids, packed, self._draft_ids(shape, None))
         fn = forward_fn(self.model, shape, width)
         return self.programs.compiled(("forward", shape), fn, args, donated=(1,))
 
+    def _example_logits(self, shape: StepShape, num_rows: int, *, output: int) -> Any:
+        """Returns logits of a pass, as far as a compiler looks at them: on a mesh, how they are split."""
+        sharding = self._forward_program(shape).output_shardings[output]
+        dims = (num_rows, self.sizes.vocab_size)
+        return jax.ShapeDtypeStruct(dims, jnp.float32, sharding=sharding)
+
     def _score_program(self, shape: StepShape, num_top: int) -> Callable[..., Any]:
         num_scored = shape.tiles * shape.tile_length
-        logits = jax.ShapeDtypeStruct((num_scored, self.sizes.vocab_size), jnp.float32)
+        logits = self._example_logits(shape, num_scored, output=1)
         args = (logits, np.zeros(num_scored, np.int32))
         return self.programs.compiled(("score", num_scored, num_top), score_fn(num_top), args)
 
