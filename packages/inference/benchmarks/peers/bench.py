@@ -145,8 +145,8 @@ def arguments() -> argparse.Namespace:
         "--peers", nargs="*", default=usual, choices=(*usual, "transformers_float32")
     )
     parser.add_argument("--concurrency", nargs="+", type=int, default=[1, 8, 32])
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--short", action="store_true", help="one round of fewer requests")
+    parser.add_argument("--rounds", type=int, help="3, or 1 if short")
+    parser.add_argument("--short", action="store_true", help="rounds of fewer requests")
     parser.add_argument("--limit-s", type=float, default=400, help="of one measurement")
     parser.add_argument(
         "--priority",
@@ -156,8 +156,8 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("--output", type=Path, default=RESULTS)
     args = parser.parse_args()
-    if args.short:
-        args.rounds = 1
+    if args.rounds is None:
+        args.rounds = 1 if args.short else 3
     return args
 
 

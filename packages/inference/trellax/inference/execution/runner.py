@@ -326,7 +326,8 @@ class Runner:
     def _example_drafts(self, shape: StepShape) -> Drafts:
         """Returns drafts of a model, as far as a compiler looks at them."""
         D, K = shape.decode_rows, shape.tokens_per_decode - 1
-        probs: Any = jax.ShapeDtypeStruct((D, K, self.sizes.vocab_size), jnp.float32)
+        dims = (D, K, self.sizes.vocab_size)
+        probs: Any = jax.ShapeDtypeStruct(dims, jnp.float32, sharding=self._whole())
         none = no_drafts(D, K)
         return dataclasses.replace(none, probs_DKV=probs, certain_D=np.zeros(D, np.bool_))
 
@@ -385,10 +386,13 @@ class Runner:
         )
 
     def _replicated(self, x: np.ndarray) -> Int[Array, "*shape"]:
+        return jnp.asarray(x) if self._mesh is None else jax.device_put(x, self._whole())
+
+    def _whole(self) -> jax.sharding.Sharding | None:
+        """How arrays lie that every device of the mesh has whole; None for one device."""
         if self._mesh is None:
-            return jnp.asarray(x)
-        spec = jax.sharding.PartitionSpec()
-        return jax.device_put(x, jax.sharding.NamedSharding(self._mesh, spec))
+            return None
+        return jax.sharding.NamedSharding(self._mesh, jax.sharding.PartitionSpec())
 
 
 def _checks_probs(variant: SamplerVariant) -> SamplerVariant:
