@@ -82,6 +82,9 @@ class FakeStats:
     prefix_cache_hits: int = 10
     num_preemptions: int = 3
     num_compiles: int = 7
+    num_drafted_rows: int = 5
+    num_drafts: int = 20
+    num_accepted_drafts: int = 12
     queue_time_s: Any = dataclasses.field(default_factory=lambda: Histogram([0.1, 1.0]))
     prefill_time_s: Any = dataclasses.field(default_factory=lambda: Histogram([0.1, 1.0]))
     step_tokens: Any = dataclasses.field(default_factory=lambda: Histogram([1.0, 10.0]))

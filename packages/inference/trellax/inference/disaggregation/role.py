@@ -67,7 +67,14 @@ class EngineRole:
     def gauges(self) -> Gauges:
         """As of the engine."""
         stats = self._engine.stats()
-        return Gauges(stats.page_usage, stats.num_preemptions, stats.num_compiles)
+        return Gauges(
+            page_usage=stats.page_usage,
+            num_preemptions=stats.num_preemptions,
+            num_compiles=stats.num_compiles,
+            num_drafted_rows=stats.num_drafted_rows,
+            num_drafts=stats.num_drafts,
+            num_accepted_drafts=stats.num_accepted_drafts,
+        )
 
     def _check_alive(self) -> None:
         if not self._engine.is_healthy():

@@ -40,11 +40,17 @@ class Gauges:
         page_usage: the share of the cache's pages in use, 0 to 1.
         num_preemptions: sequences that lost their pages to others, since the start.
         num_compiles: programs compiled, since the start.
+        num_drafted_rows: how often a sequence had drafts in a step, since the start.
+        num_drafts: these drafts.
+        num_accepted_drafts: those that were accepted.
     """
 
     page_usage: float = 0.0
     num_preemptions: int = 0
     num_compiles: int = 0
+    num_drafted_rows: int = 0
+    num_drafts: int = 0
+    num_accepted_drafts: int = 0
 
 
 class PrefillEngine(Protocol):

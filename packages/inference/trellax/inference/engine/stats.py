@@ -16,9 +16,7 @@ from trellax.inference.scheduling import StepPlan
 
 @dataclasses.dataclass(frozen=True)
 class EngineStats:
-    """Attributes as `trellax.inference.server` explains them, and of drafts: how often a sequence had some in a step, how many these
-    were, and how many of them were accepted.
-    """
+    """Attributes as `trellax.inference.server` explains them."""
 
     num_running: int
     num_waiting: int

@@ -1,6 +1,6 @@
 """The bodies of requests, field by field.
 
-    body = read(CompletionBody, await read_json(request, limits), limits)
+    body = read(CompletionBody, await service.json_body(http), limits)
 
 What OpenAI's interface has, and of vLLM's additions those that clients send. Fields that would change the
 result, and that are not there, are declared so that they can be refused; others are ignored.

@@ -21,7 +21,6 @@ from trellax.inference.server.chat_answer import ChatAnswer
 from trellax.inference.server.completion_answer import CompletionAnswer
 from trellax.inference.server.fields import read
 from trellax.inference.server.generation import GenerationResponse, Job
-from trellax.inference.server.json_body import read_json
 from trellax.inference.server.parameters import constraint_of, of_sample, sampling_params
 from trellax.inference.server.prompts import Prompt
 from trellax.inference.server.sample import Sample
@@ -33,7 +32,7 @@ async def completions(service: Service, http: HttpRequest) -> GenerationResponse
     """Answers `POST /v1/completions`."""
     start_s = time.perf_counter()
     limits = service.settings.limits
-    body = read(CompletionBody, await read_json(http, limits), limits)
+    body = read(CompletionBody, await service.json_body(http), limits)
     _check(service, body)
     scores_only = _check_completion(body)
     prompts = await service.prompts.completion(
@@ -69,7 +68,7 @@ async def chat_completions(service: Service, http: HttpRequest) -> GenerationRes
     """Answers `POST /v1/chat/completions`."""
     start_s = time.perf_counter()
     limits = service.settings.limits
-    body = read(ChatBody, await read_json(http, limits), limits)
+    body = read(ChatBody, await service.json_body(http), limits)
     _check(service, body)
     if body.top_logprobs and not body.logprobs:
         raise RequestError("top_logprobs needs logprobs: true.", param="top_logprobs")

@@ -18,7 +18,6 @@ from trellax.inference.server.bodies import DetokenizeBody, EmbeddingBody, Token
 from trellax.inference.server.errors import ApiError
 from trellax.inference.server.fields import read
 from trellax.inference.server.interface import EmbeddingEngine
-from trellax.inference.server.json_body import read_json
 from trellax.inference.server.service import Service
 
 
@@ -38,7 +37,7 @@ async def model(service: Service, http: Request) -> Response:
 async def tokenize(service: Service, http: Request) -> Response:
     """Answers `POST /tokenize`."""
     limits = service.settings.limits
-    body = read(TokenizeBody, await read_json(http, limits), limits)
+    body = read(TokenizeBody, await service.json_body(http), limits)
     service.check_model(body.model)
     if (body.prompt is None) == (body.messages is None):
         raise RequestError("Give prompt or messages, and not both.", param="prompt")
@@ -65,7 +64,7 @@ async def tokenize(service: Service, http: Request) -> Response:
 async def detokenize(service: Service, http: Request) -> Response:
     """Answers `POST /detokenize`."""
     limits = service.settings.limits
-    body = read(DetokenizeBody, await read_json(http, limits), limits)
+    body = read(DetokenizeBody, await service.json_body(http), limits)
     service.check_model(body.model)
     vocab_size = service.engine.tokenizer.vocab_size
     if any(token >= vocab_size for token in body.tokens):
@@ -80,7 +79,7 @@ async def detokenize(service: Service, http: Request) -> Response:
 async def embeddings(service: Service, http: Request) -> Response:
     """Answers `POST /v1/embeddings`."""
     limits = service.settings.limits
-    body = read(EmbeddingBody, await read_json(http, limits), limits)
+    body = read(EmbeddingBody, await service.json_body(http), limits)
     service.check_model(body.model)
     engine = service.engine
     if not isinstance(engine, EmbeddingEngine):

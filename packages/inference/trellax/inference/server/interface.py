@@ -57,6 +57,9 @@ class EngineStats(Protocol):
         prefix_cache_hits: those that were found.
         num_preemptions: sequences that lost their pages to others.
         num_compiles: programs compiled.
+        num_drafted_rows: how often a sequence had drafts in a step.
+        num_drafts: these drafts.
+        num_accepted_drafts: those that were accepted.
         queue_time_s: seconds from arrival to the first step, of each request.
         prefill_time_s: seconds from there to the first token.
         step_tokens: tokens computed in a step.
@@ -76,6 +79,12 @@ class EngineStats(Protocol):
     def num_preemptions(self) -> int: ...
     @property
     def num_compiles(self) -> int: ...
+    @property
+    def num_drafted_rows(self) -> int: ...
+    @property
+    def num_drafts(self) -> int: ...
+    @property
+    def num_accepted_drafts(self) -> int: ...
     @property
     def queue_time_s(self) -> HistogramSnapshot: ...
     @property

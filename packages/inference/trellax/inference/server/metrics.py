@@ -93,6 +93,9 @@ class Metrics(Collector):
             ("prefix_cache_hits", stats.prefix_cache_hits, "Prompts' tokens found in the cache."),
             ("num_preemptions", stats.num_preemptions, "Sequences that lost their pages."),
             ("compiles", stats.num_compiles, "Programs compiled."),
+            ("spec_decode_num_drafts", stats.num_drafted_rows, "Times that drafts were made."),
+            ("spec_decode_num_draft_tokens", stats.num_drafts, "Tokens of drafts."),
+            ("spec_decode_num_accepted_tokens", stats.num_accepted_drafts, "Those accepted."),
             ("prompt_tokens", self.prompt_tokens, "Prompts' tokens processed."),
             ("generation_tokens", self.generation_tokens, "Tokens generated."),
         ):

@@ -119,10 +119,13 @@ class Server(uvicorn.Server):
         if not service.engine.is_healthy():
             _LOG.error("The engine has died; the server ends.")
             self._engine_died = True
+            service.receiving.end(engine_stopped())
             service.running.end(engine_stopped())
             return True
         if self._drains_since_s is None:
             return False
+        # Else who sends a body slowly would be waited for, only to be refused.
+        service.receiving.end(service.refusal())
         settings = service.settings
         drained_s = time.monotonic() - self._drains_since_s
         is_idle = not service.admission.num_active and not self.server_state.tasks

@@ -9,10 +9,13 @@ import importlib.metadata
 from collections.abc import Iterator
 from typing import NoReturn
 
+from starlette.requests import Request
+
 from trellax.inference.requests import RequestError
 from trellax.inference.server.admission import Admission
 from trellax.inference.server.errors import ApiError, engine_stopped, overloaded
-from trellax.inference.server.interface import Engine
+from trellax.inference.server.interface import Engine, Json
+from trellax.inference.server.json_body import read_json
 from trellax.inference.server.logprobs import LogprobShapes
 from trellax.inference.server.metrics import Metrics
 from trellax.inference.server.prompts import Prompts
@@ -20,14 +23,14 @@ from trellax.inference.server.settings import ServerSettings
 
 
 class Running:
-    """Answers that are being made, so that they can be ended."""
+    """What goes on for clients, so that it can be ended."""
 
     def __init__(self) -> None:
         self._futures: set[asyncio.Future[NoReturn]] = set()
 
     @contextlib.contextmanager
     def entered(self) -> Iterator[asyncio.Future[NoReturn]]:
-        """Gives a future that gets an exception when the answer is to end."""
+        """Gives a future that gets an exception when this is to end."""
         future: asyncio.Future[NoReturn] = asyncio.get_running_loop().create_future()
         self._futures.add(future)
         try:
@@ -37,7 +40,7 @@ class Running:
             future.cancel()
 
     def end(self, error: ApiError) -> None:
-        """Ends all answers with an error."""
+        """Ends all with an error."""
         for future in self._futures:
             if not future.done():
                 future.set_exception(error)
@@ -48,6 +51,7 @@ class Service:
 
     Attributes:
         running: answers that are being made.
+        receiving: bodies that are being read.
         is_draining: whether the server is about to end: it takes nothing new.
     """
 
@@ -59,6 +63,7 @@ class Service:
         self.prompts = Prompts(engine, settings.limits)
         self.logprob_shapes = LogprobShapes(engine.tokenizer)
         self.running = Running()
+        self.receiving = Running()
         self.is_draining = False
         self.version = _version()
         seed = f"{engine.model.id} {engine.model.created} {self.version}"
@@ -74,14 +79,35 @@ class Service:
         """What the model answers to."""
         return (self.engine.model.id, *self.settings.model_aliases)
 
+    async def json_body(self, http: Request) -> Json:
+        """Returns the value of a request's body.
+
+        Raises:
+            ApiError: 400, 408, 413 or 415; 503 if the server ends before all of it is there.
+        """
+        with self.receiving.entered() as ended:
+            reading = asyncio.create_task(read_json(http, self.settings.limits))
+            try:
+                await asyncio.wait({reading, ended}, return_when=asyncio.FIRST_COMPLETED)
+                return reading.result() if reading.done() else ended.result()
+            finally:
+                reading.cancel()
+                await asyncio.gather(reading, return_exceptions=True)
+
+    def refusal(self) -> ApiError:
+        """Returns what clients hear whose requests come once the server is about to end."""
+        error = overloaded(
+            "The server ends and takes no new requests.",
+            retry_after_s=self.settings.retry_after_s,
+            code="draining",
+        )
+        error.headers["connection"] = "close"
+        return error
+
     def check_ready(self) -> None:
         """Raises ApiError, 503, if no new work is taken."""
         if self.is_draining:
-            raise overloaded(
-                "The server ends and takes no new requests.",
-                retry_after_s=self.settings.retry_after_s,
-                code="draining",
-            )
+            raise self.refusal()
         if not self.engine.is_healthy():
             raise engine_stopped()
 
