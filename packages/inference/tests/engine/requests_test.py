@@ -146,19 +146,46 @@ def test_another_salt_shares_nothing(core: EngineCore) -> None:
     assert run(core, [salted])["s"][0].num_cached_tokens == 0
 
 
-def test_a_strict_engine_has_compiled_all_that_it_runs_and_refuses_the_rest() -> None:
+# ---- programs -----------------------------------------------------------------------------------
+
+
+def strict_core() -> EngineCore:
+    """Returns an engine with so few pages that two sequences do not fit at once."""
     cfg, params = parameters("rotary")
-    core = tiny_core(
-        cfg, params=params, warms_up=True, is_strict=True, max_sequences=2, max_tokens_per_step=16
-    )
+    few = {"max_sequences": 2, "max_tokens_per_step": 16, "max_length": 32, "cache_tokens": 36}
+    swaps = {"preemption": "swap", "swap_tokens": 100}
+    return tiny_core(cfg, params=params, warms_up=True, is_strict=True, **few | swaps)
+
+
+def test_a_strict_engine_has_compiled_all_that_can_be_asked_for() -> None:
+    core = strict_core()
     compiled = core.runner.num_compiles
-    wanted = requests(prompts([5, 1, 19, 40]), temperature=1.0, seed=1)
-    run(core, wanted, arrive_every=1)
-    assert core.runner.num_compiles == compiled
-    core.add(requests([PROMPT], frequency_penalty=1.0)[0])
+    ways: list[dict[str, Any]] = [
+        {},
+        {"temperature": 1.0, "seed": 1},
+        {"temperature": 1.0, "top_p": 0.9},
+        {"logprobs": 0},
+        {"logprobs": 3, "prompt_logprobs": 0},
+        {"prompt_logprobs": 2, "temperature": 1.0, "logprobs": 2},
+        {"logit_bias": ((3, 5.0),), "min_tokens": 2},
+        {"frequency_penalty": 0.5, "repetition_penalty": 1.1, "top_k": 5, "temperature": 1.0},
+    ]
+    for way in ways:
+        run(core, requests(prompts([5, 1, 19, 20]), **way), arrive_every=1)
+    assert core.state.num_preemptions > 0 and core.runner.num_compiles == compiled
     with pytest.raises(RuntimeError, match="warm-up did not compile"):
-        while core.has_work:
+        core.runner.programs.compiled(("another",), lambda x: x, (1.0,))
+
+
+def test_a_step_that_fails_ends_all_requests_and_holds_nothing(core: EngineCore) -> None:
+    core.add(requests([PROMPT])[0])
+    core.step()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(core.runner, "forward", lambda *_, **__: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
             core.step()
     ended = core.fail_all("the engine has failed")
     assert [(o.finish_reason, o.error) for o in ended] == [("error", "the engine has failed")]
+    assert not core.has_work and not core.state.running
     core.state.check_invariants()
+    assert len(greedy(core)) == 12, "and others may come"

@@ -5,38 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from trellax.config import replace_config
-from trellax.layers import ScannedStack, TokenInfo, UnrolledStack, functional
+from tests.weights.compare import LARGEST_RELATIVE_ERROR, error_of
+from trellax.layers import ScannedStack, UnrolledStack
 from trellax.layers.weight_names import FAMILIES
 from trellax.runtime.weights import open_pretrained, write_weights
 
 GOLDENS = Path(__file__).parent / "goldens"
 NAMES = ("llama", "llama_tied", "mixtral", "qwen3", "qwen3_moe")
-LARGEST_RELATIVE_ERROR = 2e-5
-
-
-def error_of(path: Path, golden: Path, stack: Any = ScannedStack) -> float:
-    """Returns the largest difference of logits, relative to the largest logit."""
-    pretrained = open_pretrained(path)
-    cfg = pretrained.model_config()
-    if stack is not ScannedStack:
-        replace_config(cfg, target=ScannedStack, new_cfg=stack.default_config())
-    model = cfg.instantiate(name="root")
-    expected = np.load(golden / "logits.npz")
-
-    @jax.jit
-    def logits(params: Any, ids_BS: Any) -> Any:
-        args = (ids_BS, TokenInfo())
-        return functional(model, params=params, args=args, is_training=False, method="logits")[0]
-
-    with jax.default_matmul_precision("highest"):
-        found = logits(pretrained.read(model), jnp.asarray(expected["input_ids"]))
-    return float(np.abs(found - expected["logits"]).max() / np.abs(expected["logits"]).max())
 
 
 def test_every_family_has_a_golden() -> None:

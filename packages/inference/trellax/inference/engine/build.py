@@ -16,21 +16,14 @@ import jax
 from trellax.config import finalize
 from trellax.inference.engine.config import EngineConfig
 from trellax.inference.engine.core import EngineCore
+from trellax.inference.engine.draws import DRAW_VARIANTS
 from trellax.inference.engine.speculation import Speculation, SpeculationHost
 from trellax.inference.execution import Runner, RunnerSizes, serving_config, serving_params
-from trellax.inference.sampling import NUM_ALTERNATIVES, SamplerVariant
 from trellax.inference.text import Tokenizer
 from trellax.layers import BaseLayer, PagePool, is_state_axis
 from trellax.parallel import build_mesh, sharding_scope, shardings_for
 
 Tree = dict[str, Any]
-
-WARM_VARIANTS = (
-    SamplerVariant(truncates=True),
-    SamplerVariant(greedy=True, num_logprobs=NUM_ALTERNATIVES),
-)
-"""Ways of sampling that are compiled before the first request, beside the plainest: the most frequent others."""
-
 
 def serving_model(cfg: EngineConfig.Config, model_cfg: Any) -> BaseLayer:
     """Returns the model as the engine runs it."""
@@ -77,7 +70,7 @@ def build_core(
         speculation = cfg.speculation.instantiate()
         speculation.open(SpeculationHost(sizes, runner.programs, load))
     if cfg.warms_up:
-        _warm_up(runner, speculation)
+        _warm_up(runner, speculation, with_moves=_moves(cfg, prefill_only))
     return EngineCore(
         runner,
         limits,
@@ -89,11 +82,16 @@ def build_core(
     )
 
 
-def _warm_up(runner: Runner, speculation: Speculation | None) -> None:
+def _moves(cfg: EngineConfig.Config, prefill_only: bool) -> bool:
+    """Whether sequences are taken out, or put in; in strict mode they may be, since who resumes some is not known here."""
+    return prefill_only or cfg.preemption == "swap" or cfg.is_strict
+
+
+def _warm_up(runner: Runner, speculation: Speculation | None, *, with_moves: bool) -> None:
     if speculation is not None:
         speculation.warm_up()
     with_draft_probs = speculation is not None and speculation.gives_probs
-    runner.warm_up(WARM_VARIANTS, with_draft_probs=with_draft_probs)
+    runner.warm_up(DRAW_VARIANTS, with_draft_probs=with_draft_probs, with_moves=with_moves)
 
 
 def _loaded(

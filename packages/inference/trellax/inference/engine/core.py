@@ -263,7 +263,7 @@ class EngineCore:
         if self._speculation is None:
             return None
         asks = [ask for index, row in enumerate(plan.decode) if (ask := self._ask(index, row))]
-        is_greedy = self._draws.variant(rows).greedy
+        is_greedy = self._draws.needed(rows).greedy
         step = StepToDraft(shape.decode_rows, self.state.block_tables, is_greedy)
         drafts = self._speculation.propose(asks, step)
         self.stats.drafted(drafts)

@@ -15,6 +15,7 @@ from trellax.inference.engine.tracked import Tracked
 from trellax.inference.execution import MAX_BIASES, Drafts, Drawn, Pass, Runner
 from trellax.inference.requests import SamplingParams, TokenLogprobs
 from trellax.inference.sampling import (
+    NUM_ALTERNATIVES,
     SamplerVariant,
     SamplingRows,
     unpack,
@@ -22,6 +23,16 @@ from trellax.inference.sampling import (
     variant_for,
 )
 from trellax.inference.scheduling import DecodeRow, PrefillChunk
+
+DRAW_VARIANTS = (
+    SamplerVariant(greedy=True),
+    SamplerVariant(),
+    SamplerVariant(truncates=True),
+    SamplerVariant(greedy=True, num_logprobs=NUM_ALTERNATIVES),
+    SamplerVariant(truncates=True, edits=True),
+    SamplerVariant(truncates=True, penalizes=True, edits=True, num_logprobs=NUM_ALTERNATIVES),
+)
+"""Ways of drawing that there are programs for, the cheapest first; the last can do all. Few, so that all are compiled up front."""
 
 _NOBODY = SamplingParams(temperature=0.0)
 Result = tuple[list[int], list[TokenLogprobs | None]]
@@ -60,7 +71,7 @@ class Draws:
         for row in rows:
             params[row.index], seeds[row.index] = row.tracked.request.params, row.tracked.seed
             numbers[row.index], slots[row.index] = row.number, row.row.slot
-        variant = self.variant(rows)
+        variant = next(v for v in DRAW_VARIANTS if v.covers(self.needed(rows)))
         if variant.penalizes:
             self._see(rows)
         edits = self._edits(rows, num_rows) if variant.edits else {}
@@ -80,7 +91,7 @@ class Draws:
         ids = tokens.tolist()
         return [([ids[row.index]], [logprobs[row.index]]) for row in rows]
 
-    def variant(self, rows: Sequence[DrawRow]) -> SamplerVariant:
+    def needed(self, rows: Sequence[DrawRow]) -> SamplerVariant:
         """Returns what the program that draws for these rows must be able to do."""
         constrained = any(row.tracked.matcher is not None for row in rows)
         return variant_for([row.tracked.request.params for row in rows], constrained)

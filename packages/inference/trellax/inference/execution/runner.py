@@ -224,14 +224,8 @@ class Runner:
 
     def see(self, slot: int, prompt_ids: Any, output_ids: Any) -> None:
         """Tells which tokens a slot's sequence has, before a variant that penalizes draws for it."""
-        self._make_seen()
-        args = (
-            self._seen,
-            np.int32(slot),
-            self._padded_ids(prompt_ids),
-            self._padded_ids(output_ids),
-        )
-        self._seen = self.programs.compiled(("see",), see, args, donated=(0,))(*args)
+        ids = (self._padded_ids(prompt_ids), self._padded_ids(output_ids))
+        self._seen = self._see_program()(self._seen, np.int32(slot), *ids)
 
     def _make_seen(self) -> None:
         if self._seen is None:
@@ -259,26 +253,24 @@ class Runner:
     def take_out(self, pages: tuple[int, ...], slot: int) -> Tree:
         """Returns a sequence's state in host memory: its pages, in order, and what its slot holds."""
         indices = self._indices(pages, slot)
-        args = (self.state, indices)
-        fn = lambda state, indices: moved_out(state, self.state_axes, indices)
-        taken = self.programs.compiled(("out", indices["page"].shape), fn, args)(*args)
+        taken = self._out_program(indices)(self.state, indices)
         return jax.device_get(self._cut(taken, len(pages)))
 
     def put_in(self, arrays: Tree, pages: tuple[int, ...], slot: int) -> None:
         """Writes what `take_out` returned, of this runner or of another of the same model and layout."""
         indices = self._indices(pages, slot)
-        args = (self.state, indices, self._padded(arrays, len(indices["page"])))
-        fn = lambda state, indices, new: moved_in(state, self.state_axes, indices, new)
-        program = self.programs.compiled(("in", indices["page"].shape), fn, args, donated=(0,))
-        self.state = program(*args)
+        padded = self._padded(arrays, len(indices["page"]))
+        self.state = self._in_program(indices)(self.state, indices, padded)
 
     def _indices(self, pages: tuple[int, ...], slot: int) -> dict[str, np.ndarray]:
-        size = 1
-        while size < len(pages):
-            size *= 2
+        size = next(size for size in self._move_sizes() if size >= len(pages))
         padded = np.full(size, self.sizes.pages.num_pages, np.int32)
         padded[: len(pages)] = pages
         return {"page": padded, "slot": np.array([slot], np.int32)}
+
+    def _move_sizes(self) -> list[int]:
+        """Numbers of pages that moves are padded to: powers of two."""
+        return [2**i for i in range(self.sizes.table_width.bit_length() + 1)]
 
     def _cut(self, taken: Tree, num_pages: int) -> Tree:
         cut = lambda axis, x: (
@@ -299,13 +291,18 @@ class Runner:
     # ---- programs -------------------------------------------------------------------------------
 
     def warm_up(
-        self, variants: tuple[SamplerVariant, ...] = (), *, with_draft_probs: bool = False
+        self,
+        variants: tuple[SamplerVariant, ...],
+        *,
+        with_draft_probs: bool = False,
+        with_moves: bool = False,
     ) -> None:
         """Compiles a program for every shape, and the given variants of drawing for each number of rows.
 
         Args:
-            variants: beside the plainest two, which are always compiled.
+            variants: all that there will be.
             with_draft_probs: whether drafts may come with the distributions that they were drawn from.
+            with_moves: whether sequences may be taken out and put in.
         """
         shapes = self.sizes.shapes.all()
         for shape in shapes:
@@ -313,14 +310,18 @@ class Runner:
             if shape.scores:
                 for num_top in (0, NUM_ALTERNATIVES):
                     self._score_program(shape, num_top)
-        plain = (SamplerVariant(greedy=True), SamplerVariant())
         for shape in shapes:
-            wanted = dict.fromkeys((*plain, *variants))
-            for variant in wanted:
+            for variant in variants:
                 self._warm_draw(shape, variant, None)
             if with_draft_probs and shape.decode_rows:
-                for variant in dict.fromkeys(_checks_probs(v) for v in wanted if not v.greedy):
+                for variant in dict.fromkeys(_checks_probs(v) for v in variants if not v.greedy):
                     self._warm_draw(shape, variant, self._example_drafts(shape))
+        if any(variant.penalizes for variant in variants):
+            self._see_program()
+        for num_pages in self._move_sizes() if with_moves else ():
+            indices = self._indices((0,) * num_pages, 0)
+            self._out_program(indices)
+            self._in_program(indices)
         self.programs.is_warm = True
 
     def _example_drafts(self, shape: StepShape) -> Drafts:
@@ -378,6 +379,25 @@ class Runner:
             return self.programs.compiled(check_key, fn, arrays, donated=donated)
         key = ("draw", arrays[0].shape, arrays[3].shape, variant)
         return self.programs.compiled(key, draw_fn(variant), arrays, donated=donated)
+
+    def _see_program(self) -> Any:
+        self._make_seen()
+        ids = self._padded_ids(())
+        args = (self._seen, np.int32(0), ids, ids)
+        return self.programs.compiled(("see",), see, args, donated=(0,))
+
+    def _out_program(self, indices: dict[str, np.ndarray]) -> Any:
+        args = (self.state, indices)
+        return self.programs.compiled(("out", indices["page"].shape), self._moved_out, args)
+
+    def _in_program(self, indices: dict[str, np.ndarray]) -> Any:
+        fn = lambda state, indices, new: moved_in(state, self.state_axes, indices, new)
+        new = jax.eval_shape(self._moved_out, self.state, indices)
+        args = (self.state, indices, new)
+        return self.programs.compiled(("in", indices["page"].shape), fn, args, donated=(0,))
+
+    def _moved_out(self, state: Tree, indices: dict[str, Array]) -> Tree:
+        return moved_out(state, self.state_axes, indices)
 
     def _initial_state(self) -> Tree:
         sizes = self.sizes

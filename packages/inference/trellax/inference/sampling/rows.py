@@ -103,6 +103,17 @@ class SamplerVariant:
     edits: bool = False
     num_logprobs: int | None = None
 
+    def covers(self, other: SamplerVariant) -> bool:
+        """Returns whether this one can do all that another can."""
+        told = lambda variant: -1 if variant.num_logprobs is None else variant.num_logprobs
+        return (
+            (other.greedy or not self.greedy)
+            and (self.truncates or not other.truncates)
+            and (self.penalizes or not other.penalizes)
+            and (self.edits or not other.edits)
+            and told(self) >= told(other)
+        )
+
 
 def variant_for(params: Sequence[SamplingParams], constrained: bool) -> SamplerVariant:
     """Returns the least that samples these rows.

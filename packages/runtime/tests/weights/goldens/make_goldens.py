@@ -2,6 +2,7 @@
 
     python3.11 -m venv ENV && ENV/bin/pip install torch==2.13.0 transformers==5.24.0 gguf==0.19.0 safetensors
     ENV/bin/python packages/runtime/tests/weights/goldens/make_goldens.py
+    ENV/bin/python …/make_goldens.py --live PYTHON      # makes others, and has PYTHON, with our packages, compare
 
     FAMILY/config.json, model*.safetensors     what `save_pretrained` wrote; qwen3 in two files with an index
     FAMILY/logits.npz                          input_ids [B, S] and logits [B, S, V], float32
@@ -13,7 +14,11 @@ the logits. Axes: B batch, S query sequence, V vocabulary, X blocks.
 
 from __future__ import annotations
 
+import argparse
 import json
+import subprocess
+import sys
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -69,21 +74,45 @@ NUM_BLOCKS = 16
 
 
 def main() -> None:
-    for name, (class_name, changes) in FAMILIES.items():
-        save_family(HERE / name, class_name, {**SHAPE, **changes}, SHARDED.get(name, "1MB"))
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--live", metavar="PYTHON", help="that can import trellax.runtime")
+    parser.add_argument("--seed", type=int, default=1000, help="of the models of --live")
+    args = parser.parse_args()
+    if args.live:
+        sys.exit(compare(args.live, args.seed))
+    save_families(HERE)
     np.savez_compressed(HERE / "gguf_blocks.npz", **gguf_blocks(np.random.default_rng(0)))
 
 
-def save_family(folder: Path, class_name: str, shape: Mapping[str, Any], shard_size: str) -> None:
+def compare(python: str, seed: int) -> int:
+    """Returns the exit code of a comparison with models that no golden file holds."""
+    with tempfile.TemporaryDirectory() as folder:
+        save_families(Path(folder), seed)
+        folders = [str(Path(folder, name)) for name in FAMILIES]
+        command = [python, "-m", "tests.weights.compare", *folders]
+        return subprocess.run(command, cwd=HERE.parents[2], check=False).returncode
+
+
+def save_families(home: Path, seed: int = 0) -> None:
+    for name, (class_name, changes) in FAMILIES.items():
+        shape, shard_size = {**SHAPE, **changes}, SHARDED.get(name, "1MB")
+        save_family(home / name, class_name, shape, shard_size, seed)
+
+
+def save_family(
+    folder: Path, class_name: str, shape: Mapping[str, Any], shard_size: str, seed: int
+) -> None:
     """Saves a random model and its logits."""
     config = getattr(transformers, f"{class_name}Config")(**shape)
     config._attn_implementation = "eager"
     model = getattr(transformers, f"{class_name}ForCausalLM")(config).eval()
-    randomize(model, torch.Generator().manual_seed(0))
+    randomize(model, torch.Generator().manual_seed(seed))
     folder.mkdir(exist_ok=True)
     model.save_pretrained(folder, max_shard_size=shard_size)
     (folder / "generation_config.json").unlink(missing_ok=True)
-    ids = torch.randint(shape["vocab_size"], (2, 16), generator=torch.Generator().manual_seed(1))
+    ids = torch.randint(
+        shape["vocab_size"], (2, 16), generator=torch.Generator().manual_seed(seed + 1)
+    )
     with torch.no_grad():
         logits = model(ids).logits
     np.savez_compressed(
