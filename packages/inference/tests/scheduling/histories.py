@@ -63,7 +63,10 @@ def drawn_limits(choices: Choices, kind: str) -> Limits:
         page_size=page_size,
         max_sequences=max_sequences,
         max_length=24,
-        max_tokens_per_step=max_sequences * (1 + num_draft_tokens) + chunk + tile + choices.below(4),
+        max_tokens_per_step=max_sequences * (1 + num_draft_tokens)
+        + chunk
+        + tile
+        + choices.below(4),
         prefill_chunk=chunk,
         max_prefill_rows=choices.between(1, 3),
         tile_length=tile,

@@ -25,6 +25,7 @@ from trellax.parallel import build_mesh, sharding_scope, shardings_for
 
 Tree = dict[str, Any]
 
+
 def serving_model(cfg: EngineConfig.Config, model_cfg: Any) -> BaseLayer:
     """Returns the model as the engine runs it."""
     served = serving_config(model_cfg, cache=cfg.cache_layout(), unrolls=cfg.unrolls)

@@ -36,7 +36,6 @@ GROUP_SIZES = {"int8": (128, 64, 32), "int4": (32,), "int8_dynamic": (64, 32)}
 """Inputs that share a scale: the first that divides D. Of rounded rows 64 cost a seventh more time than 192, and half the error."""
 
 
-
 @dataclasses.dataclass(frozen=True)
 class Spec:
     """What a prepared weight's arrays hold. `group_size` is 0 for formats without scales."""
@@ -204,7 +203,10 @@ def _read(values: Shaped[Array, ...], spec: Spec) -> Shaped[Array, "*layers P D 
         return codes.astype(jnp.int32).reshape(*before, words * CODES_A_WORD, W) - 8
     if spec.format == "int8_dynamic":
         *before, words, W, _ = values.shape
-        return values.astype(jnp.int32).swapaxes(-1, -2).reshape(*before, words * BYTES_A_WORD, W) - 128
+        return (
+            values.astype(jnp.int32).swapaxes(-1, -2).reshape(*before, words * BYTES_A_WORD, W)
+            - 128
+        )
     return values
 
 
