@@ -56,4 +56,4 @@ def test_every_experiment_verb_and_flag_is_listed() -> None:
     assert all(f"`{name}`" in text for name in experiment_names())
     assert all(f"| `{verb}` |" in text for verb in VERBS)
     flags = re.findall(r"^  --(\w+)", usage(), re.M)
-    assert len(flags) == 25 and all(f"--{flag}" in text for flag in flags)
+    assert len(flags) == 36 and all(f"--{flag}" in text for flag in flags)

@@ -171,7 +171,7 @@ def test_a_strict_engine_has_compiled_all_that_can_be_asked_for() -> None:
         {"frequency_penalty": 0.5, "repetition_penalty": 1.1, "top_k": 5, "temperature": 1.0},
     ]
     for way in ways:
-        run(core, requests(prompts([5, 1, 19, 20]), **way), arrive_every=1)
+        run(core, requests(prompts([9, 9, 5, 12]), max_tokens=16, **way), arrive_every=1)
     assert core.state.num_preemptions > 0 and core.runner.num_compiles == compiled
     with pytest.raises(RuntimeError, match="warm-up did not compile"):
         core.runner.programs.compiled(("another",), lambda x: x, (1.0,))
