@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import jax
@@ -25,12 +26,13 @@ MAX_TOKENS = 6
 
 
 def distinct_models() -> dict[str, Any]:
-    """Returns tiny models of all experiments, those that are alike once: they differ in sizes only."""
+    """Returns tiny models of all experiments, those that are alike but for sizes once."""
     found: dict[str, tuple[str, Any]] = {}
     for name in experiment_names():
         cfg: Any = get_experiment(name)
         RehearsalModifier.default_config().set(**TINY).instantiate().apply(cfg)
-        found.setdefault(str(cfg.model), (name, cfg.model))
+        kind = re.sub(r"(num_layers|num_heads|num_kv_heads|hidden_dim)=\d+", "", str(cfg.model))
+        found.setdefault(kind, (name, cfg.model))
     return dict(found.values())
 
 
