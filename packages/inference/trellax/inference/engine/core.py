@@ -248,7 +248,7 @@ class EngineCore:
         shape = self.runner.sizes.shapes.of_plan(plan, scores=any(scored))
         rows = self._draw_rows(plan, shape)
         drafts = self._proposed(plan, shape, rows)
-        step = self.runner.forward(plan, self.state.block_tables, drafts=drafts, scores=any(scored))
+        step = self.runner.forward(plan, shape, self.state.block_tables, drafts=drafts)
         part = _Part(plan, step, rows, drafts)
         if any(scored):
             part.scores = PromptScores.started(self.runner, plan, step, scored, self._tracked)

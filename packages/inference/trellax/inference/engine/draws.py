@@ -71,7 +71,8 @@ class Draws:
         for row in rows:
             params[row.index], seeds[row.index] = row.tracked.request.params, row.tracked.seed
             numbers[row.index], slots[row.index] = row.number, row.row.slot
-        variant = next(v for v in DRAW_VARIANTS if v.covers(self.needed(rows)))
+        needed = self.needed(rows)
+        variant = next(variant for variant in DRAW_VARIANTS if variant.covers(needed))
         if variant.penalizes:
             self._see(rows)
         edits = self._edits(rows, num_rows) if variant.edits else {}

@@ -2,7 +2,7 @@
 
     runner = Runner(model, params, sizes)
     runner.warm_up()
-    pass_ = runner.forward(plan, block_tables)         # returns at once; the device computes
+    pass_ = runner.forward(plan, shape, block_tables)  # returns at once; the device computes
     drawn = runner.draw(pass_, rows, variant)          # so does this
     packed = drawn.fetch()                             # this waits: one transfer
 
@@ -145,20 +145,19 @@ class Runner:
     def forward(
         self,
         plan: StepPlan,
+        shape: StepShape,
         block_tables: Int32[np.ndarray, "S P"],
         *,
         drafts: Drafts | None = None,
-        scores: bool = False,
     ) -> Pass:
         """Starts a step's pass through the model.
 
         Args:
             plan: the step.
+            shape: that it is padded to, of `sizes.shapes.of_plan`.
             block_tables: of all slots.
-            drafts: of the rows of the plan's shape, if steps take some.
-            scores: whether logits of all tokens of prompts are wanted.
+            drafts: of the rows of the shape, if steps take some.
         """
-        shape = self.sizes.shapes.of_plan(plan, scores=scores)
         counts = () if drafts is None else drafts.counts_D
         packed = pack_inputs(plan, shape, block_tables, num_drafts=counts)
         program = self._forward_program(shape)
