@@ -2,9 +2,9 @@
 
     for line in open(run / "metrics.jsonl"): json.loads(line)["loss"]
 
-A line is written by one system call before `write` returns, so a killed process loses nothing; a
-machine that loses power may leave a torn last line, which the next start removes. Numbers keep
-all their digits. JSON has no NaN and no infinities: they become the strings "NaN", "Infinity" and
+A line is written by one system call before `write` returns, so a killed process loses no line that
+it wrote. A kill within that call, or a machine that loses power, may leave a torn last line, which
+the next start removes. Numbers keep all their digits. JSON has no NaN and no infinities: they become the strings "NaN", "Infinity" and
 "-Infinity", which `float` reads.
 """
 
