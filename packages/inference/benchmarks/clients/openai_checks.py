@@ -80,6 +80,16 @@ class Server:
         extra = {"return_token_ids": True} | (extra or {})
         return self.complete(*args, extra=extra, **fields).choices[0].token_ids
 
+    def tokens(self, text: str) -> list[int]:
+        """Returns the tokens of a text."""
+        request = urllib.request.Request(
+            f"{self.url}/tokenize",
+            data=json.dumps({"prompt": text}).encode(),
+            headers={"Content-Type": "application/json"},
+        )
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return json.load(answer)["tokens"]
+
     def get(self, path: str) -> str:
         with urllib.request.urlopen(self.url + path, timeout=60) as answer:
             return answer.read().decode()
@@ -145,10 +155,7 @@ def the_content_of_a_message_may_be_parts(server: Server) -> Any:
 
 
 def the_prompt_may_be_tokens(server: Server) -> Any:
-    body = json.dumps({"prompt": STORY}).encode()
-    headers = {"Content-Type": "application/json"}
-    request = urllib.request.Request(f"{server.url}/tokenize", data=body, headers=headers)
-    tokens = json.load(urllib.request.urlopen(request, timeout=60))["tokens"]
+    tokens = server.tokens(STORY)
     assert server.text(tokens) == server.text()
     both = server.complete([tokens, tokens[:3]])
     assert [choice.text for choice in both.choices] == [
@@ -286,10 +293,9 @@ def the_prompt_is_echoed_and_scored(server: Server) -> Any:
     assert scored.choices[0].text == STORY and scored.usage.completion_tokens == 0
     assert values[0] is None and all(value <= 0 for value in values[1:])
     # What was drawn scores the same as a prompt.
-    drawn = server.complete(max_tokens=8, logprobs=1).choices[0]
-    again = (
-        server.complete(STORY + drawn.text, echo=True, logprobs=1, max_tokens=0).choices[0].logprobs
-    )
+    drawn = server.complete(max_tokens=8, logprobs=1, extra={"return_token_ids": True}).choices[0]
+    whole = server.tokens(STORY) + drawn.token_ids
+    again = server.complete(whole, echo=True, logprobs=1, max_tokens=0).choices[0].logprobs
     for a, b in zip(drawn.logprobs.token_logprobs, again.token_logprobs[-8:], strict=True):
         assert abs(a - b) < 1e-2, (drawn.logprobs.token_logprobs, again.token_logprobs[-8:])
     return values
@@ -384,7 +390,7 @@ def the_request_of_a_closed_stream_ends(server: Server) -> Any:
 
 def the_request_of_a_client_that_gives_up_ends(server: Server) -> Any:
     try:
-        server.client.with_options(timeout=1.0).completions.create(
+        server.client.with_options(timeout=0.3).completions.create(
             model=server.model, prompt=STORY, max_tokens=1000, extra_body={"ignore_eos": True}
         )
     except openai.APITimeoutError:

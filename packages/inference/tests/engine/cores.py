@@ -16,6 +16,7 @@ from tests.generation.models import VOCAB_SIZE, built
 from trellax.config import finalize
 from trellax.inference.engine import EngineConfig, EngineCore, build_core
 from trellax.inference.requests import Output, Request, SamplingParams
+from trellax.inference.text import Tokenizer
 
 SMALL: dict[str, Any] = {
     "max_length": 64,
@@ -29,17 +30,27 @@ SMALL: dict[str, Any] = {
 }
 
 
-def tiny_core(model_cfg: Any, *, params: Any = None, **fields: Any) -> EngineCore:
+def tiny_core(
+    model_cfg: Any, *, params: Any = None, tokenizer: Tokenizer | None = None, **fields: Any
+) -> EngineCore:
     """Returns the core of a small engine that accounts for its pages after each step.
 
     Args:
         model_cfg: of a model of `tests.generation.models`.
         params: its parameters; None for those of `built`.
+        tokenizer: for text; None for tokens only.
         fields: of the engine's config.
     """
     cfg = finalize(EngineConfig.default_config().set(**SMALL | fields))
     params = built(model_cfg.clone())[1] if params is None else params
-    return build_core(cfg, model_cfg, lambda model, shardings: params, checks_invariants=True)
+    return build_core(
+        cfg,
+        model_cfg,
+        lambda model, shardings: params,
+        tokenizer=tokenizer,
+        eos_ids=tokenizer.eos_ids if tokenizer is not None else frozenset(),
+        checks_invariants=True,
+    )
 
 
 def prompts(lengths: Sequence[int], seed: int = 0) -> list[tuple[int, ...]]:

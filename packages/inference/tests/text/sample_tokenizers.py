@@ -1,4 +1,4 @@
-"""Small real tokenizers: byte-level BPE as in GPT-2, and words with their space as in Llama 2.
+"""Small real tokenizers: byte-level BPE as in GPT-2 (of all bytes, or of ASCII), and words with their space as in Llama 2.
 
 tokenizer = byte_level_tokenizer()
 tokenizer.encode("She was")
@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
@@ -79,16 +79,30 @@ class SampleTokenizer:
 @functools.cache
 def byte_level_tokenizer(chat_template: str | None = None) -> SampleTokenizer:
     """Returns one whose tokens are sequences of bytes; it puts "<s>" before a text when asked to."""
+    return _byte_level(TEXT, pre_tokenizers.ByteLevel.alphabet(), 480, chat_template)
+
+
+@functools.cache
+def ascii_tokenizer(chat_template: str | None = None) -> SampleTokenizer:
+    """Returns one of printable ASCII only: whatever tokens a model draws, they are a text."""
+    text = "".join(line for line in TEXT.splitlines(keepends=True) if line.isascii())
+    letters = {name for name, byte in _byte_of_character().items() if 32 <= byte < 127}
+    return _byte_level(text, letters, 280, chat_template)
+
+
+def _byte_level(
+    text: str, alphabet: Iterable[str], vocab_size: int, chat_template: str | None
+) -> SampleTokenizer:
     library = tokenizers.Tokenizer(models.BPE())
     library.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     library.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=480,
+        vocab_size=vocab_size,
         special_tokens=list(_FIRST),
-        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        initial_alphabet=sorted(alphabet),
         show_progress=False,
     )
-    library.train_from_iterator(TEXT.splitlines(), trainer)
+    library.train_from_iterator(text.splitlines(), trainer)
     _add_specials(library)
     byte_of = _byte_of_character()
     return SampleTokenizer(
