@@ -79,7 +79,7 @@ def one_step(combination: Combination) -> Any:
     """Returns (loss, auxiliary loss, gradients, new parameters) on the combination's mesh."""
     cfg = tiny_trainer(has_experts=combination.has_experts)
     combination.apply(cfg)
-    return _step(cfg, None)
+    return _step(cfg, initial_state(has_experts=combination.has_experts), None)
 
 
 @functools.cache
@@ -91,13 +91,27 @@ def one_device(*, has_experts: bool, in_parts: bool) -> Any:
     cfg = tiny_trainer(has_experts=has_experts).set(mesh_shape=MeshShape())
     if in_parts:
         cfg.accumulation_steps = NUM_MICROBATCHES
-    return _step(cfg, jax.devices()[:1])
+    return _step(cfg, initial_state(has_experts=has_experts), jax.devices()[:1])
 
 
-def _step(cfg: Trainer.Config, devices: Any) -> Any:
+@functools.cache
+def initial_state(*, has_experts: bool) -> Any:
+    """Returns the state before the step, made on one device.
+
+    That a mesh makes the same one is tested in the runtime; here each would compile a program for it.
+    """
+    cfg = tiny_trainer(has_experts=has_experts).set(mesh_shape=MeshShape())
+    return jax.device_get(TrainProgram(finalize(cfg), devices=jax.devices()[:1]).init())
+
+
+def _step(cfg: Trainer.Config, initial: Any, devices: Any) -> Any:
     program = TrainProgram(finalize(cfg), devices=devices)
     placed = program.placement.put_batch(batch())
-    state, metrics = jax.device_get(program.compile(placed)(program.init(), placed))
+    # The step takes over the arrays that it is given.
+    state = jax.device_put(
+        jax.tree.map(np.array, initial), program.placement.shardings(program.state_specs())
+    )
+    state, metrics = jax.device_get(program.compile(placed)(state, placed))
     gradients = _first_moments(state["learner"]["optimizer"])
     return metrics["loss"], metrics["auxiliary_loss"], gradients, state["params"]
 
