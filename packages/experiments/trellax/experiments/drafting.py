@@ -11,7 +11,7 @@ from typing import Any
 
 from trellax.config import config_for_function
 from trellax.experiments.registry import get_experiment
-from trellax.experiments.serving import Served
+from trellax.experiments.serving import Served, vocab_size_of
 from trellax.inference.engine import DraftModelSpeculation
 from trellax.runtime.pretrained_tokenizer import PretrainedTokenizer
 from trellax.runtime.weights import (
@@ -57,7 +57,7 @@ def _check_same_vocabulary(
     served: Served, model_cfg: Any, tokenizer: PretrainedTokenizer, weights: str
 ) -> None:
     mend = f"A draft model needs the tokenizer of {served.name}; name other --draft_weights."
-    size = model_cfg.decoder.vocab_size
+    size = vocab_size_of(model_cfg)
     if size != served.vocab_size:
         raise WeightsMismatchError(
             f"{weights} has a vocabulary of {size} tokens, {served.name} one of {served.vocab_size}. {mend}"

@@ -8,6 +8,7 @@ engine = start_engine(engine_cfg, served)
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -50,10 +51,15 @@ class Served:
     eos_ids: frozenset[int]
     max_length: int | None
 
-    @property
+    @functools.cached_property
     def vocab_size(self) -> int:
         """V of the model, which may be more than the tokenizer's."""
-        return self.model_cfg.decoder.vocab_size
+        return vocab_size_of(self.model_cfg)
+
+
+def vocab_size_of(model_cfg: Any) -> int:
+    """Returns V, which the model itself says, whatever it is made of. No parameters are made."""
+    return finalize(model_cfg.clone()).instantiate().vocab_size
 
 
 def served_weights(
