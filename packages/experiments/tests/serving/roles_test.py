@@ -195,6 +195,18 @@ def test_probes_find_workers_well(deployed: Deployment) -> None:
     assert [httpx.get(probe).status_code for probe in deployed.probes] == [200] * 3
 
 
+def test_workers_tell_what_their_engines_do(deployed: Deployment) -> None:
+    answered(deployed.client, PROMPTS[2], **SAMPLING["greedy"])
+    told = [httpx.get(probe.replace("/ready", "/metrics")).text for probe in deployed.probes]
+    computed = [
+        float(re.findall(r"^trellax:iteration_tokens_total_sum{.*} (\S+)$", t, re.M)[0])
+        for t in told
+    ]
+    *prefill, decode = computed
+    assert sum(prefill) >= len(PROMPTS[2]) and decode >= SAMPLING["greedy"]["max_tokens"] - 1
+    assert all('trellax:kv_cache_usage_perc{engine="0",model_name=' in text for text in told)
+
+
 def test_what_can_never_run_is_refused_by_the_router(deployed: Deployment) -> None:
     response = answered(deployed.client, "too long", max_tokens=tiny_served.MAX_LENGTH)
     assert response.status_code == 400

@@ -3,7 +3,8 @@
     exit_code = run_worker("prefill", engine, layout, settings, fingerprint=weights_fingerprint)
 
 Routers come to the control port (`WorkerServer`), pages to a decode worker's page port (`PageReceiver`), and probes to the
-HTTP port: `/health` and `/ready` answer 200 while new work is taken, else 503.
+HTTP port: `/health` and `/ready` answer 200 while new work is taken, else 503; `/metrics` tells Prometheus of the engine, so that
+each role is scaled by its own load.
 
 SIGTERM or Ctrl-C begins the end: routers are told to go elsewhere, what runs may finish; a second signal ends it.
 """
@@ -21,9 +22,10 @@ from types import FrameType
 from typing import Literal
 
 import uvicorn
+from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from trellax.inference.disaggregation.addresses import format_address
@@ -35,6 +37,7 @@ from trellax.inference.disaggregation.role import EngineRole
 from trellax.inference.disaggregation.sender import PageSender
 from trellax.inference.disaggregation.worker_server import WorkerServer
 from trellax.inference.engine import Engine
+from trellax.inference.server import EngineMetrics
 
 WorkerRole = Literal["prefill", "decode"]
 
@@ -179,7 +182,9 @@ class _Probes(uvicorn.Server):
         self._drains_since_s: float | None = None
         self._is_hurried = False
         self.engine_died = False
+        self._metrics = EngineMetrics(engine)
         routes = [Route(path, self._answer) for path in ("/health", "/ready")]
+        routes.append(Route("/metrics", self._tell))
         super().__init__(
             uvicorn.Config(
                 Starlette(routes=routes),
@@ -198,6 +203,9 @@ class _Probes(uvicorn.Server):
         if self._drains_since_s is not None or not self._engine.is_healthy():
             return JSONResponse({"status": "ending"}, status_code=503)
         return JSONResponse({"status": "ok"})
+
+    async def _tell(self, http: Request) -> Response:
+        return Response(self._metrics.exposition(), media_type=CONTENT_TYPE_LATEST)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Begins to listen, and says so."""

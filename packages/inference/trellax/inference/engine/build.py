@@ -89,10 +89,11 @@ def _moves(cfg: EngineConfig.Config, prefill_only: bool) -> bool:
 
 
 def _warm_up(runner: Runner, speculation: Speculation | None, *, with_moves: bool) -> None:
-    if speculation is not None:
-        speculation.warm_up()
     with_draft_probs = speculation is not None and speculation.gives_probs
-    runner.warm_up(DRAW_VARIANTS, with_draft_probs=with_draft_probs, with_moves=with_moves)
+    with runner.programs.warm_up():
+        if speculation is not None:
+            speculation.warm_up()
+        runner.warm_up(DRAW_VARIANTS, with_draft_probs=with_draft_probs, with_moves=with_moves)
 
 
 def _loaded(

@@ -13,7 +13,7 @@ Axes: D decoding rows, K drafts, P pages of a row, C tiles, L tokens of a tile, 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Int32
 
-from trellax.inference.execution.compiled import Programs
+from trellax.inference.execution.compiled import Program, Programs
 from trellax.inference.execution.drafts import Drafts
 from trellax.inference.execution.runner import RunnerSizes
 from trellax.inference.requests import SamplingParams
@@ -183,7 +183,7 @@ class DraftRunner:
             slots[tile], tile_tables[tile] = slot, tables[slot]
         return _Tiles(ids, positions, slots, tile_tables)
 
-    def _read_program(self, tiles: _Tiles) -> Callable[..., Any]:
+    def _read_program(self, tiles: _Tiles) -> Program:
         def read(params: Tree, state: Tree, tiles: _Tiles) -> Tree:
             _, state = self._logits(
                 params,
@@ -233,9 +233,7 @@ class DraftRunner:
             row_tables[one.index] = tables[one.slot]
         return _Rows(last_ids, position, num_drafts, slots, row_tables)
 
-    def _draft_program(
-        self, rows: _Rows, sampling: SamplingRows, is_greedy: bool
-    ) -> Callable[..., Any]:
+    def _draft_program(self, rows: _Rows, sampling: SamplingRows, is_greedy: bool) -> Program:
         # Rows that have no top_k, top_p and min_p are sampled just the same, and at the same cost.
         variant = SamplerVariant(greedy=True) if is_greedy else SamplerVariant(truncates=True)
 

@@ -1,7 +1,8 @@
 """`Runner`: the model on its devices, its caches, and the programs that were compiled for it.
 
     runner = Runner(model, params, sizes)
-    runner.warm_up()
+    with runner.programs.warm_up():
+        runner.warm_up(DRAW_VARIANTS)
     pass_ = runner.forward(plan, shape, block_tables)  # returns at once; the device computes
     drawn = runner.draw(pass_, rows, variant)          # so does this
     packed = drawn.fetch()                             # this waits: one transfer
@@ -12,7 +13,6 @@ Axes: S slots, R rows of logits, V vocabulary, X packed.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int, Int32
 
-from trellax.inference.execution.compiled import Programs
+from trellax.inference.execution.compiled import Program, Programs
 from trellax.inference.execution.drafts import Drafts, no_drafts
 from trellax.inference.execution.inputs import pack_inputs, packed_size
 from trellax.inference.execution.programs import (
@@ -321,7 +321,6 @@ class Runner:
             indices = self._indices((0,) * num_pages, 0)
             self._out_program(indices)
             self._in_program(indices)
-        self.programs.is_warm = True
 
     def _example_drafts(self, shape: StepShape) -> Drafts:
         """Returns drafts of a model, as far as a compiler looks at them."""
@@ -348,7 +347,7 @@ class Runner:
         )
         self._draw_program(shape, arrays, variant)
 
-    def _forward_program(self, shape: StepShape) -> Any:
+    def _forward_program(self, shape: StepShape) -> Program:
         width = self.sizes.table_width
         packed = jax.ShapeDtypeStruct((packed_size(shape, width),), jnp.int32)
         args = (self.params, self.state, self._last_ids, packed, self._draft_ids(shape, None))
@@ -357,11 +356,13 @@ class Runner:
 
     def _example_logits(self, shape: StepShape, num_rows: int, *, output: int) -> Any:
         """Returns logits of a pass, as far as a compiler looks at them: on a mesh, how they are split."""
-        sharding = self._forward_program(shape).output_shardings[output]
+        sharding = None
+        if self._mesh is not None:
+            sharding = self._forward_program(shape).compiled.output_shardings[output]
         dims = (num_rows, self.sizes.vocab_size)
         return jax.ShapeDtypeStruct(dims, jnp.float32, sharding=sharding)
 
-    def _score_program(self, shape: StepShape, num_top: int) -> Callable[..., Any]:
+    def _score_program(self, shape: StepShape, num_top: int) -> Program:
         num_scored = shape.tiles * shape.tile_length
         logits = self._example_logits(shape, num_scored, output=1)
         args = (logits, np.zeros(num_scored, np.int32))
@@ -369,7 +370,7 @@ class Runner:
 
     def _draw_program(
         self, shape: StepShape, arrays: tuple[Any, ...], variant: SamplerVariant
-    ) -> Callable[..., Any]:
+    ) -> Program:
         donated = (1, 2) if variant.penalizes else (1,)
         if shape.tokens_per_decode > 1:
             has_probs = arrays[-2] is not None
@@ -379,17 +380,17 @@ class Runner:
         key = ("draw", arrays[0].shape, arrays[3].shape, variant)
         return self.programs.compiled(key, draw_fn(variant), arrays, donated=donated)
 
-    def _see_program(self) -> Any:
+    def _see_program(self) -> Program:
         self._make_seen()
         ids = self._padded_ids(())
         args = (self._seen, np.int32(0), ids, ids)
         return self.programs.compiled(("see",), see, args, donated=(0,))
 
-    def _out_program(self, indices: dict[str, np.ndarray]) -> Any:
+    def _out_program(self, indices: dict[str, np.ndarray]) -> Program:
         args = (self.state, indices)
         return self.programs.compiled(("out", indices["page"].shape), self._moved_out, args)
 
-    def _in_program(self, indices: dict[str, np.ndarray]) -> Any:
+    def _in_program(self, indices: dict[str, np.ndarray]) -> Program:
         fn = lambda state, indices, new: moved_in(state, self.state_axes, indices, new)
         new = jax.eval_shape(self._moved_out, self.state, indices)
         args = (self.state, indices, new)

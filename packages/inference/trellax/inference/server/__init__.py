@@ -8,12 +8,14 @@ from trellax.inference.server.interface import (
     HistogramSnapshot,
     ModelCard,
 )
+from trellax.inference.server.metrics import EngineMetrics
 from trellax.inference.server.run import Server, run_server
 from trellax.inference.server.settings import Limits, ServerSettings
 
 __all__ = [
     "EmbeddingEngine",
     "Engine",
+    "EngineMetrics",
     "EngineStats",
     "HistogramSnapshot",
     "Limits",

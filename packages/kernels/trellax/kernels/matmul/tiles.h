@@ -79,6 +79,17 @@ TRELLAX_INLINE void AddRows(Sums<R, N>& sums, const Floats (&weights)[N], const 
 
 TRELLAX_INLINE void PrefetchPanel(const char* at) { __builtin_prefetch(at + kPrefetchBytes, 0, 1); }
 
+// Loads a vector of each of N neighbouring panels.
+template <int N, typename V, typename X>
+TRELLAX_INLINE void LoadPanels(V (&loaded)[N], const Problem<X>& p, const char* first) {
+#pragma GCC unroll 4
+  for (int n = 0; n < N; ++n) {
+    const char* at = first + n * p.panel_bytes;
+    PrefetchPanel(at);
+    loaded[n] = LoadAs<V>(at);
+  }
+}
+
 // Each Weights type says how `Add` runs over the inputs [begin, end) of N neighbouring panels.
 
 struct Float32Weights {
@@ -91,12 +102,7 @@ struct Float32Weights {
 #pragma GCC unroll 2
     for (int64_t d = begin; d < end; ++d) {
       Floats weights[N];
-#pragma GCC unroll 4
-      for (int n = 0; n < N; ++n) {
-        const char* at = panel + n * p.panel_bytes + d * 64;
-        PrefetchPanel(at);
-        weights[n] = LoadAs<Floats>(at);
-      }
+      LoadPanels<N>(weights, p, panel + d * 64);
       AddRows<R, N>(sums, weights, x + d, p.x_stride);
     }
   }
@@ -111,14 +117,13 @@ struct Bfloat16Weights {
   static TRELLAX_INLINE void Add(Sums<R, N>& sums, const Problem<X>& p, const char* panel, const X* x, int64_t begin,
                                  int64_t end) {
     for (int64_t d = begin; d < end; d += 2) {
+      Words pairs[N];
       Floats even[N], odd[N];
+      LoadPanels<N>(pairs, p, panel + d * 32);
 #pragma GCC unroll 4
       for (int n = 0; n < N; ++n) {
-        const char* at = panel + n * p.panel_bytes + d * 32;
-        PrefetchPanel(at);
-        const Words pairs = LoadAs<Words>(at);
-        even[n] = LowerHalves(pairs);
-        odd[n] = UpperHalves(pairs);
+        even[n] = LowerHalves(pairs[n]);
+        odd[n] = UpperHalves(pairs[n]);
       }
       AddRows<R, N>(sums, even, x + d, p.x_stride);
       AddRows<R, N>(sums, odd, x + d + 1, p.x_stride);
@@ -150,12 +155,7 @@ struct Bfloat16Dots {
 #pragma GCC unroll 2
     for (int64_t d = begin; d < end; d += 2) {
       Words weights[N];
-#pragma GCC unroll 4
-      for (int n = 0; n < N; ++n) {
-        const char* at = panel + n * p.panel_bytes + d * 32;
-        PrefetchPanel(at);
-        weights[n] = LoadAs<Words>(at);
-      }
+      LoadPanels<N>(weights, p, panel + d * 32);
       AddPairs<R, N>(sums, weights, x + d / 2, p.x_stride);
     }
   }
@@ -205,12 +205,7 @@ struct Int4Weights {
                                  int64_t end) {
     for (int64_t d = begin; d < end; d += 8) {
       Words words[N];
-#pragma GCC unroll 4
-      for (int n = 0; n < N; ++n) {
-        const char* at = panel + n * p.panel_bytes + d * 8;
-        PrefetchPanel(at);
-        words[n] = LoadAs<Words>(at);
-      }
+      LoadPanels<N>(words, p, panel + d * 8);
 #pragma GCC unroll 8
       for (int i = 0; i < 8; ++i) {
         Floats weights[N];
@@ -263,12 +258,7 @@ struct Int4Dots {
                                  int64_t end) {
     for (int64_t d = begin; d < end; d += 8) {
       Words words[N];
-#pragma GCC unroll 4
-      for (int n = 0; n < N; ++n) {
-        const char* at = panel + n * p.panel_bytes + d * 8;
-        PrefetchPanel(at);
-        words[n] = LoadAs<Words>(at);
-      }
+      LoadPanels<N>(words, p, panel + d * 8);
 #pragma GCC unroll 4
       for (int i = 0; i < 4; ++i) {
         Words weights[N];
@@ -324,12 +314,7 @@ TRELLAX_INLINE void AddIntegers(Sums<R, N>& sums, const Problem<uint32_t>& p, co
 #pragma GCC unroll 2
     for (int64_t d = g * words; d < (g + 1) * words; ++d) {
       Words weights[N];
-#pragma GCC unroll 4
-      for (int n = 0; n < N; ++n) {
-        const char* at = panel + n * p.panel_bytes + d * 64;
-        PrefetchPanel(at);
-        weights[n] = LoadAs<Words>(at);
-      }
+      LoadPanels<N>(weights, p, panel + d * 64);
 #pragma GCC unroll 16
       for (int r = 0; r < R; ++r) {
         const Words x_r = Words{} + x[r * p.x_stride + d];
