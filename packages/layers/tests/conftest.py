@@ -1,9 +1,16 @@
 """Eight virtual CPU devices, and programs that are compiled quickly: what these tests cost is compilation, not arithmetic.
 
-Both must be set before JAX's first use.
+What one test has compiled, another of the same process finds. All must be set before JAX's first use.
 """
+
+import tempfile
 
 import jax
 
+COMPILED = tempfile.TemporaryDirectory(prefix="compiled-")
+
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_disable_most_optimizations", True)
+jax.config.update("jax_compilation_cache_dir", COMPILED.name)
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
