@@ -149,3 +149,13 @@ def test_limits_that_allow_nothing_are_refused() -> None:
             Limits(**{field.name: 0})
     with pytest.raises(ValueError, match="An API key is empty"):
         ServerSettings(api_keys=("a", ""))
+
+
+@pytest.mark.parametrize("path", ["/v1/completions", "/v1/chat/completions"])
+def test_events_of_streams_are_as_described(path: str, document: Any) -> None:
+    content = document["paths"][path]["post"]["responses"]["200"]["content"]
+    text = ask(path, {"prompt": "a", "messages": [USER], "stream": True}).text
+    events = [dict([line.split(": ", 1)]) for line in text.strip().split("\n\n")]
+    schema = content["text/event-stream"]["schema"]
+    assert len(events) > 2 and all(fits(event, schema, document) for event in events)
+    assert not fits("data: {}", schema, document)

@@ -6,7 +6,7 @@ from typing import Any
 
 from trellax.inference.server.fields import schema_of
 from trellax.inference.server.operations import OPERATIONS, Operation
-from trellax.inference.server.schemas import ERROR
+from trellax.inference.server.schemas import ERROR, EVENT
 from trellax.inference.server.service import Service
 
 _REFUSALS = {
@@ -82,7 +82,7 @@ def _responses(operation: Operation) -> dict[str, Any]:
     if operation.answer is None:
         content = {"text/plain": {"schema": {"type": "string"}}}
     if operation.streams:
-        content["text/event-stream"] = {"schema": {"type": "string"}}
+        content["text/event-stream"] = {"schema": EVENT}
     error = {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}
     refusals = {
         str(status): {"description": _REFUSALS[status], "content": error}

@@ -56,6 +56,10 @@ ERROR = _object(
         )
     }
 )
+EVENT = _object({"data": _STRING}) | {
+    "description": "One event of the stream: data is a chunk in JSON, or [DONE] at its end."
+}
+"""OpenAPI before 3.2 has the schema of a stream stand for each of its events."""
 USAGE = _object(
     {
         "prompt_tokens": _COUNT,
