@@ -10,8 +10,10 @@ import dataclasses
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -189,21 +191,24 @@ async def _fuzz(settings: Settings, port: int, seconds: float) -> dict[str, Any]
     Its client gives up after a while, as others do; it calls that an error of the network, and no failure.
     """
     checks = "status_code_conformance,content_type_conformance,response_schema_conformance"
-    process = await asyncio.create_subprocess_exec(
-        *(settings.schemathesis or "", "run", f"http://127.0.0.1:{port}/openapi.json"),
-        *("--checks", checks, "--max-time", str(max(5, int(seconds) - 10)), "--no-shrink"),
-        *("--continue-on-failure", "--suppress-health-check", "all", "--workers", "1"),
-        *("--request-timeout", "120", "--no-color", "--generation-database", "none"),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-    )
-    try:
-        said, _ = await asyncio.wait_for(process.communicate(), seconds + 180)
-    except TimeoutError:
-        return {"generated": 0, "passed": 0, "said": "It did not end."}
-    finally:
-        if process.returncode is None:
-            process.kill()
+    program = os.path.abspath(shutil.which(settings.schemathesis or "") or "schemathesis")
+    with tempfile.TemporaryDirectory() as folder:  # It keeps notes where it runs.
+        process = await asyncio.create_subprocess_exec(
+            *(program, "run", f"http://127.0.0.1:{port}/openapi.json"),
+            *("--checks", checks, "--max-time", str(max(5, int(seconds) - 10)), "--no-shrink"),
+            *("--continue-on-failure", "--suppress-health-check", "all", "--workers", "1"),
+            *("--request-timeout", "120", "--no-color", "--generation-database", "none"),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            cwd=folder,
+        )
+        try:
+            said, _ = await asyncio.wait_for(process.communicate(), seconds + 180)
+        except TimeoutError:
+            return {"generated": 0, "passed": 0, "said": "It did not end."}
+        finally:
+            if process.returncode is None:
+                process.kill()
     return fuzz_result(said.decode(errors="replace"))
 
 
