@@ -276,7 +276,7 @@ def main() -> int:
     print(f"{found.failed} cells are off by more than {TOLERANCES[given.dtype]}")
     if given.save:
         cells = {name: by_dtype[given.dtype] for name, by_dtype in found.cells.items()}
-        is_optimized = not jax.config.jax_disable_most_optimizations
+        is_optimized = not jax.config.read("jax_disable_most_optimizations")
         report = {"tolerance": TOLERANCES[given.dtype], "xla_optimizes": is_optimized}
         report["cells"] = cells
         measuring.save(f"same_numbers_{given.dtype}", report)
