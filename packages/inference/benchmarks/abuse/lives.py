@@ -191,7 +191,8 @@ async def _fuzz(settings: Settings, port: int, seconds: float) -> dict[str, Any]
     Its client gives up after a while, as others do; it calls that an error of the network, and no failure.
     """
     checks = "status_code_conformance,content_type_conformance,response_schema_conformance"
-    program = os.path.abspath(shutil.which(settings.schemathesis or "") or "schemathesis")
+    wanted = settings.schemathesis or ""
+    program = os.path.abspath(shutil.which(wanted) or wanted)
     with tempfile.TemporaryDirectory() as folder:  # It keeps notes where it runs.
         process = await asyncio.create_subprocess_exec(
             *(program, "run", f"http://127.0.0.1:{port}/openapi.json"),
